@@ -1,0 +1,127 @@
+"""Documents: the artifact of the corpus stage.
+
+    documents/part-*.parquet   kept documents, one row each
+    rejected/part-*.parquet    the same columns, for documents with at least one reason in `rejected_by`
+
+Rejected documents are kept so that thresholds can be swept afterwards without recomputation. JSONL
+(`.jsonl`, `.jsonl.gz`, `.jsonl.zst`, with `text` and optionally `id` and `metadata`) is for the rest of the
+world.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from tsugiki.artifacts.files import atomic_path
+from tsugiki.errors import InputError
+
+KEPT = "documents"
+REJECTED = "rejected"
+TRAIN = "train"
+HELD_OUT = "heldout"
+
+BASE_FIELDS = (
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("url", pa.string()),
+    pa.field("host", pa.string()),
+    pa.field("date", pa.string()),
+    pa.field("title", pa.string()),
+    pa.field("text", pa.large_string(), nullable=False),
+    pa.field("language", pa.string()),
+    pa.field("language_score", pa.float32()),
+    pa.field("source", pa.struct([("file", pa.string()), ("offset", pa.int64())])),
+    pa.field("rejected_by", pa.list_(pa.string())),
+    pa.field("cluster", pa.string()),
+    pa.field("cluster_size", pa.int32()),
+    pa.field("survivor", pa.bool_()),
+    pa.field("split", pa.string()),
+)
+"""`cluster` is the id of the near-duplicate cluster's survivor; `split` is "train" or "heldout"."""
+
+
+def documents_schema(features: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The schema of a documents file: the base fields, then one typed column a quality feature."""
+    return pa.schema([*BASE_FIELDS, *(pa.field(name, kind) for name, kind in features.items())])
+
+
+def write_documents(path: Path, table: pa.Table) -> None:
+    """Write one Parquet part atomically; the same table gives the same bytes."""
+    with atomic_path(path) as partial:
+        pq.write_table(table, partial, compression="zstd", row_group_size=2048, store_schema=True)
+
+
+def document_files(directory: Path, part: str = KEPT) -> list[Path]:
+    """The Parquet parts of a documents artifact; raises InputError where there are none."""
+    files = sorted((directory / part).glob("part-*.parquet"))
+    if not files and part == KEPT:
+        raise InputError(
+            f"{directory} holds no documents (no {KEPT}/part-*.parquet)",
+            hint="name a corpus stage, or a directory that one has made",
+        )
+    return files
+
+
+def iterate_documents(
+    directory: Path,
+    *,
+    part: str = KEPT,
+    split: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Documents one at a time, in stored order, with bounded memory.
+
+    split: "train", "heldout" or None for all. columns: what to read (default all).
+    """
+    wanted = None if columns is None else [*columns, *(["split"] if split and "split" not in columns else [])]
+    for file in document_files(directory, part):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted):
+            for row in batch.to_pylist():
+                if split is None or row["split"] == split:
+                    yield row
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a .jsonl, .jsonl.gz or .jsonl.zst file; raises InputError with the line at fault."""
+    with _open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: not JSON ({error.msg})", hint="one JSON object a line is expected"
+                ) from error
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise InputError(
+                    f'{path}, line {number}: no "text" string', hint='each line needs {"text": "..."}'
+                )
+            yield row
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as .jsonl.zst (or .jsonl), atomically."""
+    with atomic_path(path) as partial:
+        if path.suffix == ".zst":
+            with zstandard.open(partial, "wt", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _open_text(path: Path) -> io.TextIOBase:
+    if path.suffix == ".zst":
+        return zstandard.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
