@@ -99,7 +99,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(
-                    f"{path}, line {number}: not JSON ({error.msg})", hint="one JSON object a line is expected"
+                    f"{path}, line {number}: not JSON ({error.msg})",
+                    hint="one JSON object a line is expected",
                 ) from error
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 raise InputError(

@@ -1,0 +1,142 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, nothing for `--json`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """How the runner tells what happens."""
+
+    def skipped(self, name: str, reason: str) -> None:
+        """A stage need not run."""
+
+    def started(self, name: str, kind: str) -> None:
+        """A stage begins, or goes on."""
+
+    def progress(self, name: str, done: float, total: float, unit: str, note: str) -> None:
+        """A stage has come this far."""
+
+    def finished(self, name: str, seconds: float, summary: str) -> None:
+        """A stage has ended well."""
+
+    def failed(self, name: str) -> None:
+        """A stage has ended badly; the error follows."""
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+
+
+class Silent:
+    """For `--json`."""
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Say nothing."""
+
+    def started(self, name: str, kind: str) -> None:
+        """Say nothing."""
+
+    def progress(self, name: str, done: float, total: float, unit: str, note: str) -> None:
+        """Say nothing."""
+
+    def finished(self, name: str, seconds: float, summary: str) -> None:
+        """Say nothing."""
+
+    def failed(self, name: str) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Lines(Silent):
+    """One line an event, and one every ten seconds of a long stage: right for logs and Slurm."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def skipped(self, name: str, reason: str) -> None:
+        _say(f"{name}: {reason}")
+
+    def started(self, name: str, kind: str) -> None:
+        self._last = time.monotonic()
+        _say(f"{name}: {kind} starts")
+
+    def progress(self, name: str, done: float, total: float, unit: str, note: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _LINE_EVERY_SECONDS:
+            self._last = now
+            share = f"{done / total:4.0%} " if total else ""
+            _say(f"{name}: {share}{amount(done)}/{amount(total)} {unit} {note}".rstrip())
+
+    def finished(self, name: str, seconds: float, summary: str) -> None:
+        _say(f"{name}: done in {seconds:.1f} s; {summary}")
+
+    def failed(self, name: str) -> None:
+        _say(f"{name}: FAILED")
+
+
+class Bars:
+    """A bar for each stage, on a terminal."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("[bold]{task.description:<12}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._progress.start()
+
+    def skipped(self, name: str, reason: str) -> None:
+        self._progress.add_task(name, total=1, completed=1, text=f"[dim]{reason}")
+
+    def started(self, name: str, kind: str) -> None:
+        self._tasks[name] = self._progress.add_task(name, total=None, text=kind)
+
+    def progress(self, name: str, done: float, total: float, unit: str, note: str) -> None:
+        text = f"{amount(done)}/{amount(total)} {escape(unit)} [dim]{escape(note)}"
+        self._progress.update(self._tasks[name], total=total or None, completed=done, text=text)
+
+    def finished(self, name: str, seconds: float, summary: str) -> None:
+        self._progress.update(
+            self._tasks[name], total=1, completed=1, text=f"{escape(summary)} [dim]{seconds:.1f} s"
+        )
+
+    def failed(self, name: str) -> None:
+        self._progress.update(self._tasks[name], text="[red]failed")
+        self._progress.stop_task(self._tasks[name])
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def choose_display(*, silent: bool) -> Display:
+    """Bars where standard error is a terminal, lines where it is not, nothing when silent."""
+    if silent:
+        return Silent()
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def amount(value: float) -> str:
+    """A number in at most five characters: 999, 12.3k, 1.5M, 104.9B."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{suffix}"
+    return f"{value:.4g}"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stderr.flush()

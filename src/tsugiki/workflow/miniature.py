@@ -1,0 +1,136 @@
+"""`--scale mini`: any recipe, a paper's too, as one that a laptop replays in minutes.
+
+The graph stays as it is; only sizes shrink and what is not on this machine is replaced:
+- amounts are capped by the table CAPS (tokens, sequence length, batch, new vocabulary, ...);
+- corpora read the sample crawl of examples/crawl, in their own language;
+- a base model from the hub becomes a stage `mini-base`: llama-mini, trained from scratch on the sample's
+  pages of another language than the recipe's;
+- parallel layouts become one process, thresholds that depend on size go away.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tsugiki.artifacts.contract import parse_count
+from tsugiki.errors import Problem, RecipeError
+
+SAMPLE = "examples/crawl/*.warc.gz"
+BASE = "mini-base"
+BASE_LANGUAGE = "en"
+
+CAPS: Mapping[str, Mapping[str, float]] = {
+    "corpus": {},
+    "vocabulary": {"add": 512},
+    "train": {"tokens": 100_000, "sequence_length": 128, "batch_tokens": 2048, "warmup": 5},
+    "evaluate": {"maximum_documents": 8, "cloze_items": 16, "generation_prompts": 2, "bootstrap_draws": 1000},
+}
+"""The largest value that a field keeps at mini scale."""
+
+DROPPED: Mapping[str, frozenset[str]] = {
+    "corpus": frozenset({"workers", "expected"}),
+    "vocabulary": frozenset({"minimum_count", "multiple_of"}),
+    "train": frozenset(
+        {"parallel", "micro_batch_tokens", "checkpoint_every_steps", "device", "threads", "hardware"}
+    ),
+    "evaluate": frozenset({"batch_tokens", "device", "context_length", "stride"}),
+}
+"""Fields that speak of large machines or large data; at mini scale their defaults serve."""
+
+HELD_OUT = 0.15
+MAXIMUM_EPOCHS = 50
+PEAK_LEARNING_RATE = 2e-3
+"""Small models want larger steps: the papers' peaks (1e-4 and less) would hardly move a model this size."""
+
+
+def miniature(data: Mapping[str, Any], path: Path) -> Any:
+    """The recipe's data at mini scale (a copy; line positions are kept for messages).
+
+    Raises RecipeError where the sample crawl is not at hand.
+    """
+    from tsugiki.artifacts.contract import ArtifactType, Reference
+    from tsugiki.workflow.sources import find_source
+
+    if find_source(Reference("source", SAMPLE, ArtifactType.FILES), path) is None:
+        message = f"--scale mini reads the sample crawl, and {SAMPLE} is not here"
+        raise RecipeError([Problem(message, "work in a checkout of Tsugiki: `git clone`, then cd into it")])
+    mini = copy.deepcopy(data)
+    stages = mini.get("stages")
+    if not isinstance(stages, dict):
+        return mini
+    bodies = {name: body for name, body in stages.items() if isinstance(body, dict)}
+    for body in bodies.values():
+        _shrink(body)
+    _replace_base_models(stages, bodies, str(mini.get("language", "")))
+    return mini
+
+
+def _shrink(body: dict[str, Any]) -> None:
+    kind = str(body.get("kind"))
+    for field in DROPPED.get(kind, ()):
+        body.pop(field, None)
+    for field, cap in CAPS.get(kind, {}).items():
+        if field in body:
+            body[field] = _capped(body[field], cap)
+    if kind == "corpus":
+        body["source"] = SAMPLE
+        body["heldout"] = HELD_OUT
+    if kind == "train":
+        body["max_epochs"] = MAXIMUM_EPOCHS
+        _raise_learning_rate(body)
+
+
+def _capped(value: Any, cap: float) -> Any:
+    try:
+        number = parse_count(value)
+    except ValueError:
+        return value  # not a count: validation will say so
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return value
+    return type(number)(min(number, cap))
+
+
+def _raise_learning_rate(body: dict[str, Any]) -> None:
+    """Scale peak and floor together, so that the schedule keeps its shape."""
+    peak = body.get("learning_rate")
+    if isinstance(peak, float) and 0 < peak < PEAK_LEARNING_RATE:
+        factor = PEAK_LEARNING_RATE / peak
+        body["learning_rate"] = PEAK_LEARNING_RATE
+        floor = body.get("min_learning_rate")
+        if isinstance(floor, float):
+            body["min_learning_rate"] = floor * factor
+
+
+def _replace_base_models(stages: Any, bodies: Mapping[str, Any], language: str) -> None:
+    """Let every outside model be `mini-base`, a stage put in front."""
+    outside = [body for body in bodies.values() if _names_outside_model(body, stages)]
+    listed = [body for body in bodies.values() if isinstance(body.get("models"), list)]
+    if not outside and not any(name not in stages for body in listed for name in body["models"]):
+        return
+    for body in outside:
+        body["model"] = BASE
+    for body in listed:
+        body["models"] = list(dict.fromkeys(name if name in stages else BASE for name in body["models"]))
+    corpora = {name: body.get("language") for name, body in bodies.items() if body.get("kind") == "corpus"}
+    source = next((name for name, spoken in corpora.items() if spoken != language), None)
+    if source is None:
+        source = "mini-english"
+        stages[source] = {"kind": "corpus", "source": SAMPLE, "language": BASE_LANGUAGE, "heldout": HELD_OUT}
+    stages[BASE] = {
+        "kind": "train",
+        "model": {"preset": "llama-mini"},
+        "tokenizer": {"train": source, "size": 2048},
+        "data": {source: 1.0},
+        "tokens": 200_000,
+        "sequence_length": 128,
+        "batch_tokens": 2048,
+        "learning_rate": PEAK_LEARNING_RATE,
+        "max_epochs": MAXIMUM_EPOCHS,
+    }
+
+
+def _names_outside_model(body: Mapping[str, Any], stages: Mapping[str, Any]) -> bool:
+    return isinstance(body.get("model"), str) and body["model"] not in stages

@@ -1,0 +1,200 @@
+"""Plans, standings and schemas as tables for a person."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tsugiki.artifacts.contract import EXECUTION, StageConfig
+from tsugiki.workflow.display import amount
+from tsugiki.workflow.kinds import KINDS, stage_module
+from tsugiki.workflow.planning import Plan, PlannedStage
+from tsugiki.workflow.states import Standing, State
+
+_COLOURS = {
+    State.DONE: "green",
+    State.RUNNING: "cyan",
+    State.WAITING: "dim",
+    State.INTERRUPTED: "yellow",
+    State.DRIFTED: "magenta",
+    State.DAMAGED: "red",
+    State.FAILED: "red",
+}
+_SHOWN = (
+    ("documents", "documents"),
+    ("characters", "characters"),
+    ("vocabulary_size", "pieces"),
+    ("tokens", "tokens"),
+    ("parameters", "parameters"),
+    ("items", "items"),
+)
+
+
+def duration(seconds: float) -> str:
+    """`3.4 s`, `5 min`, `7.2 h`, `12 days`."""
+    for size, unit in ((86400 * 2, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            divisor = {"days": 86400, "h": 3600, "min": 60}[unit]
+            return f"{seconds / divisor:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """`512 MiB`, `1.2 GiB`: binary units, as memory and disks are asked for."""
+    for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count / 1024:.3g} KiB"
+
+
+def print_plan(plan: Plan) -> None:
+    """A row a stage: how it stands, what it reads, what it will make, and what that costs."""
+    console = Console()
+    recipe = plan.graph.recipe
+    scale = f" at scale {recipe.scale}" if recipe.scale else ""
+    console.print(
+        f"[bold]{escape(recipe.name)}[/bold]{scale} -> {escape(str(plan.directory))}", soft_wrap=True
+    )
+    if recipe.description:
+        console.print(f"[dim]{escape(recipe.description.strip())}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("stage", "kind", "state", "reads", "makes"):
+        table.add_column(title, overflow="fold")
+    for title in ("time", "memory", "disk"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage in plan.stages:
+        table.add_row(*_plan_cells(stage))
+    console.print(table)
+    ahead = [stage.forecast for stage in plan.stages if not stage.is_done]
+    seconds = sum(forecast.seconds or 0 for forecast in ahead)
+    disk = sum(forecast.disk_bytes or 0 for forecast in ahead)
+    memory = max((forecast.memory_bytes or 0 for forecast in ahead), default=0)
+    if ahead:
+        console.print(
+            f"To do: {len(ahead)} stages, about {duration(seconds)}, "
+            f"up to {size(memory)} of memory a device, {size(disk)} of disk.",
+            soft_wrap=True,
+        )
+        hours = sum(float(forecast.facts.get("device_hours", 0)) for forecast in ahead)
+        if hours:
+            console.print(f"Device hours: {amount(hours)}.")
+    else:
+        console.print("Everything is done.")
+    for title, problems in (("Note", plan.warnings), ("On this machine", plan.here)):
+        for problem in problems:
+            console.print(f"[yellow]{title}:[/yellow] {escape(str(problem))}", soft_wrap=True)
+
+
+def _plan_cells(stage: PlannedStage) -> list[str]:
+    forecast = stage.forecast
+    made = [f"{amount(forecast.counts[key])} {unit}" for key, unit in _SHOWN if key in forecast.counts]
+    costs = [
+        duration(forecast.seconds) if forecast.seconds is not None else "",
+        size(forecast.memory_bytes) if forecast.memory_bytes else "",
+        size(forecast.disk_bytes) if forecast.disk_bytes else "",
+    ]
+    return [
+        escape(stage.name),
+        stage.kind,
+        _state(stage.standing),
+        escape(", ".join(stage.reads)),
+        ", ".join(made) or forecast.type.value,
+        *(("", "", "") if stage.is_done else costs),
+    ]
+
+
+def _state(standing: Standing) -> str:
+    colour = _COLOURS[standing.state]
+    return f"[{colour}]{standing.state.value}[/{colour}]"
+
+
+def print_standings(plan: Plan) -> None:
+    """A row a stage: its state, when it was made, how long it took, and why it is not done."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("stage", "kind", "state", "finished", "took", "why"):
+        table.add_column(title, overflow="fold")
+    for stage in plan.stages:
+        standing = stage.standing
+        made = standing.manifest.provenance if standing.manifest else {}
+        took = duration(float(made["seconds"])) if "seconds" in made else ""
+        finished = str(made.get("finished", ""))
+        table.add_row(
+            escape(standing.name), standing.kind, _state(standing), finished, took, escape(standing.detail)
+        )
+    console.print(f"[bold]{escape(str(plan.directory))}", soft_wrap=True)
+    console.print(table)
+
+
+def standing_as_dict(standing: Standing) -> dict[str, Any]:
+    """A standing as plain data, for `--json`."""
+    made = standing.manifest.provenance if standing.manifest else {}
+    return {
+        "name": standing.name,
+        "kind": standing.kind,
+        "state": standing.state.value,
+        "detail": standing.detail,
+        "differences": [str(difference) for difference in standing.differences],
+        "finished": made.get("finished"),
+        "seconds": made.get("seconds"),
+    }
+
+
+def print_kinds() -> None:
+    """The kinds of stages, with what each makes."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("kind", "makes", "what it is"):
+        table.add_column(title)
+    for kind in KINDS:
+        module = stage_module(kind)
+        first = (module.Config.__doc__ or "").strip().splitlines()[0]
+        table.add_row(kind, module.PRODUCES.value, first)
+    Console().print(table)
+
+
+def print_schema(kind: str, config: type[StageConfig]) -> None:
+    """The keys of a kind, one a row; nested keys are indented."""
+    console = Console()
+    console.print(f"[bold]kind: {kind}[/bold]  (makes {stage_module(kind).PRODUCES.value})")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("type", overflow="fold", max_width=34)
+    table.add_column("default")
+    table.add_column("meaning", overflow="fold")
+    _schema_rows(table, config, "")
+    console.print(table)
+    console.print("[dim]* says how to run, not what comes out: changing it is not drift")
+
+
+def _schema_rows(table: Table, config: type[BaseModel], indent: str) -> None:
+    for name, info in config.model_fields.items():
+        mark = "*" if EXECUTION in info.metadata else ""
+        default = "(required)" if info.is_required() else str(info.get_default(call_default_factory=True))
+        kind = type_name(info.annotation)
+        table.add_row(f"{indent}{name}{mark}", escape(kind), escape(default), escape(info.description or ""))
+        for member in (info.annotation, *typing.get_args(info.annotation)):
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                _schema_rows(table, member, indent + "  ")
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a person writes it: `int`, `str | None`, `dict[str, float]`, `"cosine" | "constant"`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is type(None):
+        return "none"
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_name(argument) for argument in arguments)
+    if arguments:
+        inner = ", ".join("..." if argument is ... else type_name(argument) for argument in arguments)
+        return f"{origin.__name__}[{inner}]"
+    return str(getattr(annotation, "__name__", annotation))
