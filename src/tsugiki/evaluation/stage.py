@@ -1,0 +1,264 @@
+"""The `evaluate` stage: what models score on the same held-out pages, and which differences are real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tsugiki.artifacts.contract import (
+    EXECUTION,
+    ArtifactType,
+    Count,
+    Forecast,
+    Forecasts,
+    Inputs,
+    Outcome,
+    Reference,
+    StageConfig,
+    Workspace,
+)
+
+if TYPE_CHECKING:
+    from tsugiki.evaluation.backend import Backend
+    from tsugiki.evaluation.runner import Questions, Unit
+    from tsugiki.evaluation.tasks.base import Task
+
+KIND = "evaluate"
+PRODUCES = ArtifactType.SCORES
+CODE_VERSION = 1
+
+TaskName = Literal["bits-per-byte", "cloze", "generation"]
+
+
+class Config(StageConfig):
+    """Score models on held-out pages: bits per byte, next-sentence questions, sample generations."""
+
+    models: tuple[str, ...] = Field(
+        min_length=1,
+        description="Models to score: stages, directories or hub ids. The first is the baseline.",
+    )
+    baseline: str | None = Field(
+        default=None, description="The model that others are compared with; by default the first of `models`."
+    )
+    heldout: tuple[str, ...] = Field(
+        min_length=1, description="Documents whose held-out pages are the questions; one dataset each."
+    )
+    tasks: tuple[TaskName, ...] = Field(
+        default=("bits-per-byte", "cloze", "generation"), min_length=1, description="What to measure."
+    )
+    maximum_documents: Count = Field(default=1000, description="Held-out pages of each dataset, at most.")
+    document_bytes: Count = Field(
+        default=16384, description="UTF-8 bytes of a page that are read; so no page outweighs the rest."
+    )
+    cloze_items: Count = Field(default=200, description="Next-sentence questions for each dataset, at most.")
+    cloze_choices: int = Field(default=4, ge=2, le=16, description="Choices of each question.")
+    generation_prompts: Count = Field(default=8, description="Prompts for each dataset.")
+    generation_bytes: Count = Field(
+        default=240, description="UTF-8 bytes written for each prompt, at most: about 80 Japanese characters."
+    )
+    bootstrap_draws: Count = Field(default=10_000, description="Draws of the cluster bootstrap.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
+    context_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Window in tokens; by default the shortest that any of the models was trained on.",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens scored by each further window; by default three quarters of the window.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Type of weights and matrix products; likelihoods are summed in float64.",
+    )
+    batch_tokens: Annotated[Count, EXECUTION] = Field(
+        default=2048, description="Tokens, padding included, that go through a model at once."
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda"], EXECUTION] = Field(
+        default="auto", description="Where to compute; auto takes a GPU where there is one."
+    )
+    threads: Annotated[int | None, EXECUTION] = Field(
+        default=None, ge=1, description="CPU threads; by default as many as there are cores."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for field in ("models", "heldout", "tasks"):
+            names = getattr(self, field)
+            if len(set(names)) < len(names):
+                message = f"{field} names something twice: {', '.join(names)}"
+                raise ValueError(message)
+        if self.baseline is not None and self.baseline not in self.models:
+            message = f'the baseline "{self.baseline}" is not one of the models: {", ".join(self.models)}'
+            raise ValueError(message)
+        if self.context_length and self.stride and self.stride > self.context_length:
+            message = f"the stride ({self.stride}) is longer than the window ({self.context_length})"
+            raise ValueError(message)
+        return self
+
+    def references(self) -> tuple[Reference, ...]:
+        """The models, then the documents."""
+        return (
+            *(Reference("models", name, ArtifactType.MODEL) for name in self.models),
+            *(Reference("heldout", name, ArtifactType.DOCUMENTS) for name in self.heldout),
+        )
+
+
+def estimate(config: Config, inputs: Forecasts) -> Forecast:
+    """Items, seconds and memory; refuses documents of which it is known that none are held out."""
+    from tsugiki.evaluation.forecast import forecast
+
+    return forecast(config, inputs)
+
+
+def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
+    """Ask every model every question, write scores.parquet and comparison.json.
+
+    Raises DataError where no page is held out, InputError for a model or language that can't be read,
+    StageError where a model's answer is missing or not finite.
+    """
+    from tsugiki.artifacts.files import write_json
+    from tsugiki.artifacts.scores import COMPARISON, SCORES, read_scores, write_scores
+    from tsugiki.evaluation.comparison import Settings, compare
+    from tsugiki.evaluation.items import dataset_names
+    from tsugiki.evaluation.loading import cpu_threads
+    from tsugiki.evaluation.runner import answer_all, check_rows, plan_units
+
+    names = dataset_names(config.models)
+    models = tuple(names.values())
+    questions = _questions(config, inputs, out)
+    units = plan_units(models, questions)
+    load = _loaders(config, inputs, names, out)
+
+    def notify(done: int, total: int, unit: Unit, seconds: float | None) -> None:
+        dataset = unit.items[0].dataset
+        out.progress(done, total, "items", f"{unit.model}: {unit.task.name} on {dataset}")
+        if seconds is not None:
+            out.metrics.append(
+                model=unit.model,
+                task=unit.task.name,
+                dataset=dataset,
+                items=len(unit.items),
+                seconds=round(seconds, 4),
+            )
+
+    with cpu_threads(config.threads):
+        rows = answer_all(units, load, out.work / "units", notify)
+    check_rows(rows, models, questions)
+    write_scores(out.root / SCORES, rows)
+    measures = {asked.task.name: asked.task.measure for asked in questions if asked.task.measure is not None}
+    settings = Settings(
+        models=models,
+        baseline=names[config.baseline or config.models[0]],
+        draws=config.bootstrap_draws,
+        confidence=config.confidence,
+        seed=config.seed,
+        datasets=tuple(dict.fromkeys(asked.dataset for asked in questions)),
+    )
+    comparison = compare(read_scores(out.root), measures, settings)
+    write_json(out.root / COMPARISON, comparison)
+    for alarm in comparison["alarms"]:
+        out.log.warning(alarm)
+    counts = {"items": sum(len(asked.items) for asked in questions), "models": len(models), "rows": len(rows)}
+    return Outcome(counts, _facts(comparison))
+
+
+def _questions(config: Config, inputs: Inputs, out: Workspace) -> list[Questions]:
+    from tsugiki.evaluation.items import dataset_names, read_heldout
+    from tsugiki.evaluation.runner import Questions
+
+    questions = []
+    for reference, dataset in dataset_names(config.heldout).items():
+        pages = read_heldout(
+            inputs.path(reference),
+            dataset=dataset,
+            maximum_documents=config.maximum_documents,
+            document_bytes=config.document_bytes,
+            seed=config.seed,
+        )
+        for task in _tasks(config, {page.language for page in pages}):
+            items = tuple(task.items(pages))
+            out.log.info("%s on %s: %d items from %d pages", task.name, dataset, len(items), len(pages))
+            questions.append(Questions(task, dataset, items))
+    return questions
+
+
+def _tasks(config: Config, languages: set[str]) -> list[Task]:
+    """The tasks of the configuration, with the facts of the pages' languages."""
+    from tsugiki.evaluation.sentences import SentenceRules
+    from tsugiki.evaluation.tasks.bits_per_byte import BitsPerByte
+    from tsugiki.evaluation.tasks.cloze import Cloze
+    from tsugiki.evaluation.tasks.generation import Generation
+    from tsugiki.languages import load_pack
+
+    rules = {}
+    # Bits per byte needs no facts of a language, so a language without a pack can be measured with it.
+    if set(config.tasks) != {"bits-per-byte"}:
+        scripts = {language: load_pack(language).script for language in sorted(languages)}
+        rules = {
+            language: SentenceRules(frozenset(script.sentence_terminators), script.spaceless)
+            for language, script in scripts.items()
+        }
+    made: dict[str, Task] = {
+        "bits-per-byte": BitsPerByte(),
+        "cloze": Cloze(config.cloze_items, config.cloze_choices, config.seed, rules),
+        "generation": Generation(config.generation_prompts, config.generation_bytes, config.seed, rules),
+    }
+    return [made[name] for name in config.tasks]
+
+
+def _loaders(
+    config: Config, inputs: Inputs, names: Mapping[str, str], out: Workspace
+) -> dict[str, Callable[[], Backend]]:
+    """How to load each model, by its name in the rows; all of them with the same window."""
+    from tsugiki.evaluation.loading import Engine, load_backend, trained_context
+    from tsugiki.models.directory import resolve_model
+
+    directories = {names[model]: resolve_model(_model_path(inputs, model)) for model in names}
+    window = config.context_length or min(trained_context(path) for path in directories.values())
+    engine = Engine(
+        context_length=window,
+        stride=config.stride or max(1, window * 3 // 4),
+        batch_tokens=config.batch_tokens,
+        precision=config.precision,
+        device=config.device,
+    )
+    out.log.info("window of %d tokens, stride %d", engine.context_length, engine.stride)
+
+    def loader(name: str, directory: Path) -> Callable[[], Backend]:
+        def load() -> Backend:
+            out.log.info("loading %s", name)
+            return load_backend(directory, engine)
+
+        return load
+
+    return {name: loader(name, directory) for name, directory in directories.items()}
+
+
+def _model_path(inputs: Inputs, model: str) -> str | Path:
+    """The directory that the workflow found, or the hub id itself where it left it to us."""
+    return inputs.path(model) if model in inputs else model
+
+
+def _facts(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """For the manifest: every value, and the sentence on the first task's first pair of models."""
+    summary = [
+        {
+            "task": task["task"],
+            "dataset": task["dataset"],
+            "metric": task["metric"],
+            "values": {model: score["value"] for model, score in task["by_model"].items()},
+            "sentences": [pair["sentence"] for pair in task["pairs"]],
+        }
+        for task in comparison["tasks"]
+    ]
+    sentences = [sentence for task in summary[:1] for sentence in task["sentences"][:1]]
+    return {
+        "comparison_summary": summary,
+        "verdict": sentences[0] if sentences else "",
+        "alarms": len(comparison["alarms"]),
+    }
