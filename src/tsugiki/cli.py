@@ -31,8 +31,9 @@ Every command explains itself: `tsugiki run --help`.""",
 )
 
 Json = Annotated[
-    bool, Parameter(name="--json", negative="", help="Print the result as JSON, and nothing else.")
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print the result as JSON, and nothing else.")
 ]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Runs = Annotated[
     Path, Parameter(name="--runs", env_var="TSUGIKI_RUNS", help="Directory that holds the runs.")
 ]
@@ -76,8 +77,8 @@ def run(
     until: str | None = None,
     only: str | None = None,
     scale: Scale = None,
-    rebuild: Annotated[bool, Parameter(negative="")] = False,
-    accept: Annotated[bool, Parameter(negative="")] = False,
+    rebuild: Flag = False,
+    accept: Flag = False,
     fork: str | None = None,
     runs: Runs = Path("runs"),
     json: Json = False,

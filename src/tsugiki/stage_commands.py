@@ -35,8 +35,8 @@ def _command(kind: str) -> Callable[..., None]:
         out: Path,
         *,
         config: Annotated[config_type, Parameter(name="*")],
-        rebuild: Annotated[bool, Parameter(negative="")] = False,
-        json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+        rebuild: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+        json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     ) -> None:
         _run(kind, out, config, rebuild=rebuild, json=json)
 
@@ -73,7 +73,8 @@ def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool
         print(out)
 
 
-corpus = _command("corpus")
-vocabulary = _command("vocabulary")
-train = _command("train")
-evaluate = _command("evaluate")
+def __getattr__(name: str) -> Callable[..., None]:
+    """The command of a kind, made when it is asked for: the other stages are not imported."""
+    if name not in _EXAMPLES:
+        raise AttributeError(name)
+    return _command(name)

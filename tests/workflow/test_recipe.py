@@ -96,15 +96,15 @@ def test_recipe_with_many_mistakes_shows_all_of_them_with_lines(write):
 @pytest.mark.parametrize(
     ("old", "new", "line", "said", "hint"),
     [
-        ("data: {pages: 1.0}", "data: {page: 1.0}", 9, 'no stage and no directory "page"', '"pages"'),
-        ("train: pages", "train: base", 8, "makes model; documents is needed", "pages"),
+        ("data: {pages: 1.0}", "data: {page: 1.0}", 10, 'no stage and no directory "page"', '"pages"'),
+        ("train: pages", "train: base", 9, "makes model; documents is needed", "pages"),
         ("pages.jsonl", "absent.jsonl", 5, 'no file matches "absent.jsonl"', "spelling"),
         ("language: ja\n", "language: jp\n", 3, 'no language pack "jp"', "ja"),
-        ("recipe: small", "recipe: Small One", 2, 'not a recipe name', "lower-case"),
-        ("size: 300", "size: [3]", 8, "size", "schema"),
-        ("tokens: 10k", "tokens: 0", 10, "greater than 0", "schema"),
-        ("tokens: 10k", "tokens: 10k\n        tokens: 20k", 11, "duplicate key", "indentation"),
-        ("data: {pages: 1.0}", "data: {pages: 1.0", 10, "not valid YAML", "brackets"),
+        ("recipe: small", "recipe: Small One", 2, "not a recipe name", "lower-case"),
+        ("size: 300", "size: [3]", 9, "size", "schema"),
+        ("tokens: 10k", "tokens: 0", 11, "greater than 0", "schema"),
+        ("tokens: 10k", "tokens: 10k\n        tokens: 20k", 12, "duplicate key", "indentation"),
+        ("data: {pages: 1.0}", "data: {pages: 1.0", 11, "not valid YAML", "brackets"),
     ],
 )  # fmt: skip
 def test_recipe_with_one_mistake_says_where_and_how_to_mend_it(write, old, new, line, said, hint):

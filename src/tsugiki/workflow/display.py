@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 _LINE_EVERY_SECONDS = 10.0
+_PLAIN_BELOW = 10_000
+_WHOLE_FROM = 100
 
 
 class Display(Protocol):
@@ -130,11 +132,31 @@ def choose_display(*, silent: bool) -> Display:
 
 
 def amount(value: float) -> str:
-    """A number in at most five characters: 999, 12.3k, 1.5M, 104.9B."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{suffix}"
-    return f"{value:.4g}"
+    """A number in three or four digits: 999, 4096, 12.3k, 1.5M, 105B."""
+    size, suffix = next(
+        (pair for pair in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(value) >= pair[0]), (1, "")
+    )
+    if suffix == "k" and abs(value) < _PLAIN_BELOW:
+        size, suffix = 1, ""
+    scaled = value / size
+    return f"{scaled:.0f}{suffix}" if abs(scaled) >= _WHOLE_FROM else f"{scaled:.3g}{suffix}"
+
+
+def duration(seconds: float) -> str:
+    """`3.4 s`, `5 min`, `7.2 h`, `12 days`."""
+    for size, unit in ((86400 * 2, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            divisor = {"days": 86400, "h": 3600, "min": 60}[unit]
+            return f"{seconds / divisor:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """`512 MiB`, `1.2 GiB`: binary units, as memory and disks are asked for."""
+    for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count / 1024:.3g} KiB"
 
 
 def _say(line: str) -> None:

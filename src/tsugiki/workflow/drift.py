@@ -89,7 +89,10 @@ def fork(source: Path, target: Path, plan: Plan) -> list[str]:
     Raises InputError where `target` holds a run already.
     """
     if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target} exists already", hint="choose another name for --fork")
+        raise InputError(
+            f"{target} exists already",
+            hint=f"to go on in it: tsugiki run {target / 'recipe.yaml'}; or choose another name for --fork",
+        )
     taken = [stage.name for stage in plan.stages if stage.is_done]
     for name in taken:
         with atomic_directory(target / name) as partial:

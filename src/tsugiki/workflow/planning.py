@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from tsugiki.artifacts.contract import ArtifactType, Forecast, Reference
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.errors import Problem, TsugikiError
+from tsugiki.workflow.display import size
 from tsugiki.workflow.graph import Graph
 from tsugiki.workflow.identities import Identity, stage_identities
 from tsugiki.workflow.sources import DigestCache, Source, source_bytes
 from tsugiki.workflow.states import Standing, State, standings
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def make_plan(graph: Graph, directory: Path) -> Plan:
         for problem in forecast.problems:
             target = problems if problem.severity == "error" else warnings
             target.append(_placed(graph, name, problem))
-    here = _machine_problems(directory, stages)
+    here = machine_problems(directory, stages)
     return Plan(graph, directory, identities, tuple(stages), tuple(problems), tuple(warnings), tuple(here))
 
 
@@ -161,24 +160,23 @@ def _model_forecast(source: Source) -> Forecast:
     return Forecast(ArtifactType.MODEL, counts, {"model_config": data, "tokenizer": name})
 
 
-def _machine_problems(directory: Path, stages: list[PlannedStage]) -> list[Problem]:
-    """What the machine that plans lacks for a run of the unfinished stages."""
+def machine_problems(directory: Path, stages: Sequence[PlannedStage]) -> list[Problem]:
+    """What this machine lacks for running the unfinished ones of `stages`: disk, memory."""
     problems = []
     ahead = [stage for stage in stages if not stage.is_done]
     needed = sum(stage.forecast.disk_bytes or 0 for stage in ahead)
     place = next(path for path in [directory, *directory.resolve().parents] if path.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
-        message = f"the run needs about {needed / GIB:.1f} GiB of disk; {free / GIB:.1f} GiB are free"
+        message = f"about {size(needed)} of disk are needed in {directory}; {size(free)} are free"
         problems.append(Problem(message, "free some space, or choose another --runs directory"))
     memory = _memory_bytes()
     for stage in ahead:
         wanted = stage.forecast.memory_bytes or 0
-        on_cpu = stage.forecast.facts.get("device", "cpu") == "cpu"
-        if on_cpu and memory and wanted > memory:
+        if memory and wanted > memory:
             message = (
-                f'stage "{stage.name}" needs about {wanted / GIB:.1f} GiB of memory; '
-                f"this machine has {memory / GIB:.1f} GiB"
+                f'stage "{stage.name}" needs about {size(wanted)} of memory on each device; '
+                f"this machine has {size(memory)}"
             )
             problems.append(
                 Problem(message, "use a larger machine, or `--scale mini` to try the recipe here")

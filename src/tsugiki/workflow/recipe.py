@@ -27,8 +27,8 @@ from tsugiki.artifacts.contract import StageConfig
 from tsugiki.errors import Problem, RecipeError, did_you_mean
 from tsugiki.workflow.kinds import KINDS, StageModule, stage_module
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_NAME_HINT = "use lower-case letters, digits, dots, dashes and underscores; begin with a letter or digit"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+NAME_HINT = "use lower-case letters, digits, dots, dashes and underscores; begin with a letter or digit"
 
 
 class RecipeHead(BaseModel):
@@ -161,9 +161,9 @@ def _name_problems(path: Path, data: Any, head: RecipeHead) -> list[Problem]:
     named: list[tuple[str, str, tuple[str, ...]]] = [("recipe name", head.recipe, ("recipe",))]
     named += [("stage name", name, ("stages", name)) for name in head.stages]
     problems = [
-        Problem(f'"{name}" is not a {what}', _NAME_HINT, _where(path, data, keys))
+        Problem(f'"{name}" is not a {what}', NAME_HINT, _where(path, data, keys))
         for what, name, keys in named
-        if not _NAME.fullmatch(name)
+        if not NAME.fullmatch(name)
     ]
     from tsugiki.languages import pack_codes
 

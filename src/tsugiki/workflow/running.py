@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -11,25 +12,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ruamel.yaml import YAML
 
 from tsugiki.artifacts.contract import StageConfig
 from tsugiki.artifacts.files import read_json, write_json, write_text
 from tsugiki.artifacts.manifest import is_finished, read_manifest
-from tsugiki.errors import BY_NAME, InputError, RecipeError, StageError, TsugikiError, did_you_mean
+from tsugiki.errors import (
+    BY_NAME,
+    InputError,
+    RecipeError,
+    StageError,
+    StorageError,
+    TsugikiError,
+    did_you_mean,
+)
 from tsugiki.workflow import drift
 from tsugiki.workflow.display import Display, amount
 from tsugiki.workflow.graph import Graph, build_graph
 from tsugiki.workflow.identities import Identity
-from tsugiki.workflow.planning import Plan, make_plan
+from tsugiki.workflow.planning import Plan, machine_problems, make_plan
 from tsugiki.workflow.provenance import provenance
-from tsugiki.workflow.recipe import Recipe
+from tsugiki.workflow.recipe import NAME, NAME_HINT, Recipe
 from tsugiki.workflow.states import FAILURE, JOB, locked
 
+RECIPE = "recipe.yaml"
 SUMMARY_COUNTS = ("documents", "characters", "vocabulary_size", "tokens", "parameters", "items")
 
 
@@ -61,7 +71,7 @@ def run_recipe(graph: Graph, directory: Path, options: RunOptions, display: Disp
     """
     wanted = _wanted(graph, options)
     if options.fork is not None:
-        directory = _fork(graph, directory, options.fork)
+        graph, directory = _fork(graph, directory, options.fork)
     with locked(directory) as lock:
         plan = make_plan(graph, directory)
         _check(plan, wanted)
@@ -108,21 +118,27 @@ def _wanted(graph: Graph, options: RunOptions) -> set[str]:
     return set(graph.order) if options.until is None else graph.ancestors(options.until)
 
 
-def _fork(graph: Graph, directory: Path, name: str) -> Path:
+def _fork(graph: Graph, directory: Path, name: str) -> tuple[Graph, Path]:
+    """Take over what fits into a run of its own, whose recipe bears the new name (names are no identity)."""
+    if not NAME.fullmatch(name):
+        raise InputError(f'"{name}" is not a name for a run', hint=NAME_HINT)
     target = directory.parent / name
     with locked(directory):
-        plan = make_plan(graph, directory)
-        drift.fork(directory, target, plan)
-    return target
+        drift.fork(directory, target, make_plan(graph, directory))
+    data = copy.deepcopy(graph.recipe.data)
+    cast("dict[str, Any]", data)["recipe"] = name
+    recipe = replace(graph.recipe, name=name, data=data, path=target / RECIPE)
+    return replace(graph, recipe=recipe), target
 
 
 def _check(plan: Plan, wanted: set[str]) -> None:
     """Refuse a run that can't end well. With --only, the stages it reads must be done."""
-    problems = [*plan.problems]
-    if any(not stage.is_done for stage in plan.stages if stage.name in wanted):
-        problems += plan.here
-    if problems:
-        raise RecipeError(problems)
+    if plan.problems:
+        raise RecipeError(plan.problems)
+    lacking = machine_problems(plan.directory, [stage for stage in plan.stages if stage.name in wanted])
+    if lacking:
+        said = "\n".join(problem.message for problem in lacking)
+        raise StorageError(f"this machine is too small for the run:\n{said}", hint=lacking[0].hint)
     for name in wanted:
         for read in plan.graph.reads[name]:
             if read not in wanted and not plan.stage(read).is_done:
@@ -150,7 +166,7 @@ def _write_run_files(plan: Plan) -> None:
     recipe = plan.graph.recipe
     text = io.StringIO()
     YAML(typ="rt").dump(recipe.data, text)
-    write_text(plan.directory / "recipe.yaml", text.getvalue())
+    write_text(plan.directory / RECIPE, text.getvalue())
     stages = {
         stage.name: {"kind": stage.kind, "inputs": list(plan.graph.reads[stage.name])}
         for stage in plan.stages

@@ -75,14 +75,14 @@ def _standing(graph: Graph, name: str, directory: Path, identity: Identity, *, l
     if job is None:
         return Standing(name, kind, State.WAITING)
     begun = any((directory / "work").glob("*")) if (directory / "work").is_dir() else False
+    failure = directory / FAILURE
+    if failure.exists():  # mending the recipe is what a failure asks for: that is no drift
+        said = read_json(failure)
+        return Standing(name, kind, State.FAILED, str(said["message"]).splitlines()[0], begun=begun)
     if job["identity"] != identity.hash and begun:
         changed = tuple(differences(job["payload"], identity.payload))
         detail = "its unfinished work was begun from something else"
         return Standing(name, kind, State.DRIFTED, detail, changed, begun=True)
-    failure = directory / FAILURE
-    if failure.exists():
-        said = read_json(failure)
-        return Standing(name, kind, State.FAILED, str(said["message"]).splitlines()[0], begun=begun)
     if live:
         return Standing(name, kind, State.RUNNING, begun=begun)
     detail = "killed; goes on from where it was" if begun else "killed before its first checkpoint"

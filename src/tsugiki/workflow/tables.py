@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tsugiki.artifacts.contract import EXECUTION, StageConfig
-from tsugiki.workflow.display import amount
+from tsugiki.workflow.display import amount, duration, size
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.planning import Plan, PlannedStage
 from tsugiki.workflow.states import Standing, State
@@ -31,30 +31,13 @@ _SHOWN = (
     ("characters", "characters"),
     ("vocabulary_size", "pieces"),
     ("tokens", "tokens"),
-    ("parameters", "parameters"),
+    ("parameters", "params"),
     ("items", "items"),
 )
 
 
-def duration(seconds: float) -> str:
-    """`3.4 s`, `5 min`, `7.2 h`, `12 days`."""
-    for size, unit in ((86400 * 2, "days"), (5400, "h"), (90, "min")):
-        if seconds >= size:
-            divisor = {"days": 86400, "h": 3600, "min": 60}[unit]
-            return f"{seconds / divisor:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def size(count: float) -> str:
-    """`512 MiB`, `1.2 GiB`: binary units, as memory and disks are asked for."""
-    for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count / 1024:.3g} KiB"
-
-
 def print_plan(plan: Plan) -> None:
-    """A row a stage: how it stands, what it reads, what it will make, and what that costs."""
+    """A row a stage: how it stands, what it will make, and what that costs."""
     console = Console()
     recipe = plan.graph.recipe
     scale = f" at scale {recipe.scale}" if recipe.scale else ""
@@ -64,8 +47,9 @@ def print_plan(plan: Plan) -> None:
     if recipe.description:
         console.print(f"[dim]{escape(recipe.description.strip())}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("stage", "kind", "state", "reads", "makes"):
-        table.add_column(title, overflow="fold")
+    for title in ("stage", "kind", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("makes", overflow="fold")
     for title in ("time", "memory", "disk"):
         table.add_column(title, justify="right", no_wrap=True)
     for stage in plan.stages:
@@ -103,7 +87,6 @@ def _plan_cells(stage: PlannedStage) -> list[str]:
         escape(stage.name),
         stage.kind,
         _state(stage.standing),
-        escape(", ".join(stage.reads)),
         ", ".join(made) or forecast.type.value,
         *(("", "", "") if stage.is_done else costs),
     ]
