@@ -26,19 +26,21 @@ SMALLER = (
     (r"examples/crawl/\*\.warc\.gz", f"{ROOT}/examples/crawl/sample-00[01].warc.gz"),
     (r"preset: llama-mini", "preset: llama-nano"),
     (r"size: 4096", "size: 600"),
-    (r"tokens: 600k", "tokens: 30k\n    max_epochs: 50\n    checkpoint_every_steps: 10\n    threads: 1"),
+    (r"tokens: [68]00k", "tokens: 30k\n    max_epochs: 50\n    checkpoint_every_steps: 10\n    threads: 1"),
     (
         r"equal_compute: adapted",
         "equal_compute: adapted\n    max_epochs: 50\n    checkpoint_every_steps: 10\n    threads: 1",
     ),
     (r"sequence_length: 256", "sequence_length: 128"),
-    (r"batch_tokens: 4096", "batch_tokens: 512"),
+    (r"batch_tokens: 1024", "batch_tokens: 512"),
     (r"add: 2048", "add: 200"),
+    (r"cloze_items: 100", "cloze_items: 8"),
+    (r"generation_prompts: 6", "generation_prompts: 1"),
     (
         r"tasks: \[bits-per-byte, cloze, generation\]",
         (
-            "tasks: [bits-per-byte, cloze, generation]\n    maximum_documents: 5\n    cloze_items: 8\n"
-            "    generation_prompts: 1\n    bootstrap_draws: 500\n    threads: 1"
+            "tasks: [bits-per-byte, cloze, generation]\n    maximum_documents: 5\n"
+            "    bootstrap_draws: 500\n    threads: 1"
         ),
     ),
 )

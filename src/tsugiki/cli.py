@@ -31,7 +31,10 @@ Every command explains itself: `tsugiki run --help`.""",
 )
 
 Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print the result as JSON, and nothing else.")
+    bool,
+    Parameter(
+        name="--json", negative="", show_default=False, help="Print the result as JSON, and nothing else."
+    ),
 ]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Runs = Annotated[

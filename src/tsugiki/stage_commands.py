@@ -6,45 +6,64 @@ drift apart. The result is an artifact like that of a run, resumable and guarded
 
 from __future__ import annotations
 
+import inspect
 import json as json_module
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
 
 from tsugiki.artifacts.contract import StageConfig
 from tsugiki.artifacts.manifest import read_manifest
+from tsugiki.errors import InputError
 from tsugiki.workflow.display import choose_display
 from tsugiki.workflow.kinds import stage_module
 from tsugiki.workflow.recipe import Recipe, Stage
 from tsugiki.workflow.running import RunOptions, run_alone
+from tsugiki.workflow.tables import type_name
 
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _EXAMPLES = {
     "corpus": "tsugiki corpus out/japanese --source 'crawl/*.warc.gz' --language ja --heldout 0.1",
     "vocabulary": "tsugiki vocabulary out/extended --model base/ --corpus out/japanese --add 8k",
-    "train": "tsugiki train out/adapted --model out/extended --data '{\"out/japanese\": 1.0}' --tokens 10M",
+    "train": "tsugiki train out/adapted --model out/extended --data '{out/japanese: 1.0}' --tokens 10M",
     "evaluate": "tsugiki evaluate out/scores --models base/ --models out/adapted --heldout out/japanese",
 }
 
 
 def _command(kind: str) -> Callable[..., None]:
-    config_type: Any = stage_module(kind).Config
+    """A function whose options are the fields of a kind's Config.
 
-    def command(
-        out: Path,
-        *,
-        config: Annotated[config_type, Parameter(name="*")],
-        rebuild: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-        json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
-    ) -> None:
-        _run(kind, out, config, rebuild=rebuild, json=json)
+    Every value is text that is read as in a recipe (YAML 1.2), then validated by the Config: so `10M`,
+    `{preset: llama-mini}` and `[a, b]` mean the same in both places.
+    """
+    config_type = stage_module(kind).Config
 
+    def command(out: Path, *, rebuild: bool = False, json: bool = False, **given: Any) -> None:
+        options = {name: value for name, value in given.items() if value is not None}
+        _run(kind, out, _config(kind, options), rebuild=rebuild, json=json)
+
+    flag = Parameter(negative="", show_default=False)
+    parameters = [
+        inspect.Parameter("out", _POSITIONAL, annotation=Path),
+        *(_option(name, info) for name, info in config_type.model_fields.items()),
+        inspect.Parameter("rebuild", _KEYWORD, default=False, annotation=Annotated[bool, flag]),
+        inspect.Parameter("json", _KEYWORD, default=False, annotation=Annotated[bool, flag]),
+    ]
+    signature = inspect.Signature(parameters)
     command.__name__ = kind
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: given.annotation for name, given in signature.parameters.items()}
     command.__doc__ = f"""{(config_type.__doc__ or "").strip()}
 
-    Inputs are directories that other stages made, or plain files. Killed at any moment, the same command
-    goes on where it was.
+    Inputs are directories that other stages made, or plain files; values are written as in a recipe. Killed
+    at any moment, the same command goes on where it was.
 
     Example: `{_EXAMPLES[kind]}`
 
@@ -54,6 +73,44 @@ def _command(kind: str) -> Callable[..., None]:
         json: Print the manifest's counts and facts as JSON.
     """
     return command
+
+
+def _option(name: str, info: FieldInfo) -> inspect.Parameter:
+    several = typing.get_origin(info.annotation) in {tuple, list}
+    notes = [type_name(info.annotation)]
+    if not info.is_required():
+        default = info.get_default(call_default_factory=True)
+        shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        notes += [] if shown is None else [f"default {shown}"]
+    help_text = f"{info.description or ''} [{', '.join(notes)}]"
+    parameter = Parameter(
+        name=f"--{name.replace('_', '-')}",
+        help=help_text,
+        show_default=False,
+        required=info.is_required(),
+        negative="",
+    )
+    kind = Annotated[list[str], parameter] if several else Annotated[str, parameter]
+    if info.is_required():
+        return inspect.Parameter(name, _KEYWORD, annotation=kind)
+    optional = Annotated[list[str] | None, parameter] if several else Annotated[str | None, parameter]
+    return inspect.Parameter(name, _KEYWORD, default=None, annotation=optional)
+
+
+def _config(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
+    """The options as a validated Config; raises InputError with every mistake."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.version = (1, 2)
+    values = {name: given if isinstance(given, list) else yaml.load(given) for name, given in options.items()}
+    try:
+        return stage_module(kind).Config.model_validate(values)
+    except ValidationError as error:
+        said = [
+            f"--{str(item['loc'][0]).replace('_', '-') if item['loc'] else kind}: "
+            + item["msg"].removeprefix("Value error, ")
+            for item in error.errors()
+        ]
+        raise InputError("\n".join(said), hint=f"see `tsugiki {kind} --help`") from error
 
 
 def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 FLOPS_PER_SECOND = 1e11
 """Floating-point operations a second of a forward pass in float32 on one busy CPU core: 2 * 2.5 M parameters
 took 50 microseconds a token (llama-mini). Small models on idle cores are up to three times as fast."""
+ACCELERATOR_FLOPS_PER_SECOND = 4e13
+"""The same on an accelerator: an eighth of an A100's dense bfloat16 peak, assumed for short batches."""
 BYTES_PER_TOKEN = 2.5
 """Between a tokenizer's own language (about 4) and a foreign script (about 1.3)."""
 PAGE_BYTES = 4096
@@ -28,7 +30,7 @@ PAGES = 100
 
 
 def forecast(config: Config, inputs: Forecasts) -> Forecast:
-    """See `stage.estimate`. Seconds are for a CPU; what is not known of the inputs counts as typical."""
+    """See `stage.estimate`. What is not known of the inputs counts as typical."""
     problems = [*_empty_datasets(config, inputs), *_long_windows(config, inputs)]
     items, size_bytes = 0.0, 0.0
     for name in config.heldout:
@@ -47,13 +49,14 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     parameters = [_count(inputs, name, "parameters", 0) for name in config.models]
     tokens = size_bytes / BYTES_PER_TOKEN
     operations = sum(2 * count * tokens for count in parameters)
+    speed = ACCELERATOR_FLOPS_PER_SECOND if config.device == "cuda" else FLOPS_PER_SECOND
     width = 2 if config.precision == "bfloat16" else 4
     rows = items * len(config.models)
     return Forecast(
         ArtifactType.SCORES,
         counts={"items": items, "models": len(config.models), "rows": rows},
         facts={"device": config.device if config.device != "auto" else "cpu"},
-        seconds=operations / FLOPS_PER_SECOND if all(parameters) else None,
+        seconds=operations / speed if all(parameters) else None,
         memory_bytes=PROCESS_BYTES + width * max(parameters),
         disk_bytes=rows * ROW_BYTES,
         problems=tuple(problems),

@@ -171,17 +171,17 @@ def machine_problems(directory: Path, stages: Sequence[PlannedStage]) -> list[Pr
         message = f"about {size(needed)} of disk are needed in {directory}; {size(free)} are free"
         problems.append(Problem(message, "free some space, or choose another --runs directory"))
     memory = _memory_bytes()
-    for stage in ahead:
-        wanted = stage.forecast.memory_bytes or 0
-        if memory and wanted > memory:
-            message = (
-                f'stage "{stage.name}" needs about {size(wanted)} of memory on each device; '
-                f"this machine has {size(memory)}"
-            )
-            problems.append(
-                Problem(message, "use a larger machine, or `--scale mini` to try the recipe here")
-            )
+    needs = {stage.name: stage.forecast.memory_bytes or 0 for stage in ahead if _runs_on_cpu(stage)}
+    large = [f"{name} {size(wanted)}" for name, wanted in needs.items() if memory and wanted > memory]
+    if large:
+        message = f"this machine has {size(memory)} of memory; these stages need more: {', '.join(large)}"
+        problems.append(Problem(message, "use a larger machine, or `--scale mini` to try the recipe here"))
     return problems
+
+
+def _runs_on_cpu(stage: PlannedStage) -> bool:
+    """Whether a stage's memory is this machine's (a stage planned for accelerators names its device)."""
+    return stage.forecast.facts.get("device", "cpu") == "cpu"
 
 
 def _memory_bytes() -> int:

@@ -1,0 +1,1 @@
+"""From a crawl to documents: read, decode, prefilter, extract, identify, rules, near-duplicates, split."""

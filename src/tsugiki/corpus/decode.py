@@ -1,0 +1,227 @@
+"""From bytes to text: which encoding is a page in?
+
+Evidence in order: byte order mark; ISO-2022 escapes; strict UTF-8 (legacy text almost never is valid UTF-8 by
+chance, so it beats a declaration that says otherwise); what HTTP header and `<meta>` declare; the legacy
+encodings of the language pack. Candidates of the last two kinds are scored by how plausible their characters
+are, so a wrong declaration loses; a candidate may leave a few bytes undecoded, at a price.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from tsugiki.languages import CodePoints, LanguagePack
+
+UTF_8 = "utf_8"
+MAX_REPLACED_SHARE = 0.01
+"""A page with more undecodable characters than this share of its non-ASCII ones is given up."""
+
+_HEAD_BYTES = 1 << 14  # HTML asks for the first 1,024 bytes; real pages put scripts before it
+_SCORED_CHARACTERS = 1 << 15
+_META = re.compile(rb"<meta[^>]{0,400}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
+_XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
+_BOMS = ((b"\xef\xbb\xbf", UTF_8), (b"\xff\xfe", "utf_16_le"), (b"\xfe\xff", "utf_16_be"))
+_ISO_2022_ESCAPE = re.compile(rb"\x1b[$(][@-JB]")
+
+# What browsers read under these names (WHATWG Encoding Standard, "Names and labels").
+_BROWSER_CODECS = {
+    "shift_jis": "cp932",
+    "shift_jisx0213": "cp932",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "hz": "gb18030",
+    "big5": "big5hkscs",
+    "euc_kr": "cp949",
+    "johab": "cp949",
+    "iso8859-1": "cp1252",
+    "ascii": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+}
+_OTHER_LABELS = {"x-sjis": "cp932", "windows-31j": "cp932", "x-euc-jp": "euc_jp", "x-gbk": "gb18030"}
+
+_CREDIT_FREQUENT = 1.0
+_CREDIT_PLAUSIBLE = 0.5
+_CREDIT_LETTER = 0.4
+_PENALTY = -2.0
+_DECLARED_BONUS = 0.25
+_SINGLE_BYTE_BONUS = 0.6
+_SINGLE_BYTE = ("cp125", "cp8", "iso8859", "koi8", "mac")
+_DAMAGE = 0.1
+_LEAST_SCORE = 0.0
+_REPLACEMENT = "\ufffd"
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A page's text, the encoding's name as IANA writes it, and what it was chosen by."""
+
+    text: str
+    encoding: str
+    chosen_by: str
+    replaced: int = 0
+
+
+def codec_of(label: str | None) -> str | None:
+    """The Python codec that browsers use for a charset label; None for an unknown one."""
+    if not label:
+        return None
+    label = label.strip().strip("\"'").lower()
+    try:
+        name = codecs.lookup(_OTHER_LABELS.get(label, label)).name
+    except (LookupError, ValueError):
+        return None
+    if not _is_text_codec(name):
+        return None
+    name = _BROWSER_CODECS.get(name, name)
+    return UTF_8 if name == "utf-8" else name.replace("-", "_")
+
+
+@cache
+def _is_text_codec(name: str) -> bool:
+    """Python lists transformations (rot13) and its own escapes among the codecs; no page is in one."""
+    try:
+        return b"a b".decode(name) == "a b" and not name.startswith(
+            ("unicode", "raw", "idna", "puny", "utf-7")
+        )
+    except (LookupError, ValueError, AssertionError):
+        return name.startswith(("utf-16", "utf-32"))
+
+
+def declared_charset(head: bytes) -> str | None:
+    """The charset label of the XML declaration or the first `<meta>` in the head of a page."""
+    match = _XML.match(head) or _META.search(head)
+    return match[1].decode("ascii") if match else None
+
+
+def decode(body: bytes, http_charset: str | None, pack: LanguagePack) -> Decoded | None:
+    """The text of a page; None where no encoding fits it.
+
+    http_charset: the label of the Content-Type header, if any. pack: gives the legacy encodings to try and
+    the characters that well-decoded text has.
+    """
+    for mark, codec in _BOMS:
+        if body.startswith(mark):
+            text = _strict(body[len(mark) :], codec)
+            if text is not None:
+                return _decoded(text, codec, "byte order mark")
+    declared = _declared(body, http_charset)
+    if _ISO_2022_ESCAPE.search(body):
+        text = _strict(body, "iso2022_jp_ext")
+        if text is not None and not text.isascii():
+            return _decoded(text, "iso2022_jp", "escape sequences")
+    if body.isascii():
+        return _decoded(body.decode("ascii"), UTF_8, "ASCII")
+    text = _strict(body, UTF_8)
+    if text is not None:
+        return _decoded(text, UTF_8, "declared" if UTF_8 in declared else "strict UTF-8")
+    return _best_scored(body, declared, pack)
+
+
+def _declared(body: bytes, http_charset: str | None) -> list[str]:
+    labels = (http_charset, declared_charset(body[:_HEAD_BYTES]))
+    return list(dict.fromkeys(codec for codec in map(codec_of, labels) if codec))
+
+
+def _strict(body: bytes, codec: str) -> str | None:
+    try:
+        return body.decode(codec)
+    except (UnicodeError, ValueError):
+        return None
+
+
+def _decoded(text: str, codec: str, chosen_by: str, replaced: int = 0) -> Decoded:
+    return Decoded(text, _NAMES.get(codec, codec.replace("_", "-")), chosen_by, replaced)
+
+
+_NAMES = {
+    UTF_8: "utf-8",
+    "cp932": "shift_jis",
+    "euc_jp": "euc-jp",
+    "iso2022_jp": "iso-2022-jp",
+    "iso2022_jp_ext": "iso-2022-jp",
+    "cp949": "euc-kr",
+    "big5hkscs": "big5",
+    "cp1252": "windows-1252",
+}
+
+
+def _best_scored(body: bytes, declared: Sequence[str], pack: LanguagePack) -> Decoded | None:
+    """Decode by every candidate, the damaged way where it must be, and take the most plausible text."""
+    candidates = dict.fromkeys([*declared, UTF_8, *pack.decoding.legacy_encodings, "cp1252"])
+    best: tuple[float, str, str, int] | None = None
+    for codec in candidates:
+        text = _strict(body, codec)
+        replaced = 0
+        if text is None:
+            text = _damaged(body, codec)
+            replaced = text.count(_REPLACEMENT) if text else 0
+        if text is None:
+            continue
+        score = plausibility(text, pack) + (_bonus(codec) if codec in declared else 0.0)
+        score -= _DAMAGE if replaced else 0.0
+        if score >= _LEAST_SCORE and (best is None or score > best[0]):
+            best = (score, codec, text, replaced)
+    if best is None:
+        return None
+    _, codec, text, replaced = best
+    chosen_by = "least damaged" if replaced else "declared" if codec in declared else "scored"
+    return _decoded(text, codec, chosen_by, replaced)
+
+
+def _damaged(body: bytes, codec: str) -> str | None:
+    """The text with U+FFFD for undecodable bytes; None if these are too many. Real pages have a stray one."""
+    try:
+        text = body.decode(codec, errors="replace")
+    except (UnicodeError, ValueError):
+        return None
+    foreign = sum(map(len, _NOT_ASCII.findall(text)))
+    return text if text.count(_REPLACEMENT) <= max(1, MAX_REPLACED_SHARE * foreign) else None
+
+
+def _bonus(codec: str) -> float:
+    """How much a declaration weighs.
+
+    The letters of other languages' single-byte encodings earn nothing, and read as kanji they would earn
+    half, so they need more; cp1252 does not, since servers declare it (as ISO-8859-1) without looking.
+    """
+    single_byte = codec.startswith(_SINGLE_BYTE) and codec != "cp1252"
+    return _SINGLE_BYTE_BONUS if single_byte else _DECLARED_BONUS
+
+
+def plausibility(text: str, pack: LanguagePack) -> float:
+    """The mean credit of the non-ASCII characters of `text`, from -2 (mojibake) to 1.
+
+    The pack's frequent characters count 1, its plausible ones 0.5, other Latin letters 0.4, controls,
+    half-width kana, private-use characters and U+FFFD -2, everything else 0.
+    """
+    codes = np.frombuffer(text[:_SCORED_CHARACTERS].encode("utf-32-le", "replace"), dtype=np.uint32)
+    foreign = codes[codes >= 0x80]  # noqa: PLR2004
+    if not foreign.size:
+        return 0.0
+    return float(
+        _credits(pack.decoding.frequent, pack.decoding.plausible)[np.minimum(foreign, 0xFFFF)].mean()
+    )
+
+
+@cache
+def _credits(frequent: tuple[CodePoints, ...], plausible: tuple[CodePoints, ...]) -> npt.NDArray[np.float32]:
+    table = np.zeros(0x10000, np.float32)
+    table[0xC0:0x250] = _CREDIT_LETTER
+    for first, last in plausible:
+        table[first : last + 1] = _CREDIT_PLAUSIBLE
+    for first, last in frequent:
+        table[first : last + 1] = _CREDIT_FREQUENT
+    # C1 controls, the private use area, half-width kana (the mark of EUC-JP read as Shift_JIS), U+FFFD
+    for first, last in ((0x80, 0x9F), (0xE000, 0xF8FF), (0xFF61, 0xFF9F), (0xFFFD, 0xFFFD)):
+        table[first : last + 1] = _PENALTY
+    return table

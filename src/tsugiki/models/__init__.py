@@ -1,0 +1,1 @@
+"""Llama-family decoders with Hugging Face weight names, their tokenizers, and Hugging Face directories."""

@@ -1,0 +1,122 @@
+"""Causal attention over whole rows, over packed documents, and over a cache of earlier tokens.
+
+Shapes as in `tsugiki.models.decoder`: B batch, T time, N query heads, K key-value heads, H head dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DocumentLayout:
+    """Which tokens of a packed batch belong together.
+
+    starts_BT: true where a document starts (the first token of a row always does).
+    positions_BT: each token's distance from the start of its document.
+    """
+
+    starts_BT: Tensor
+    positions_BT: Tensor
+
+    @classmethod
+    def from_ids(cls, document_ids_BT: Tensor) -> DocumentLayout:
+        """A document is a run of equal values within one row."""
+        starts_BT = torch.ones_like(document_ids_BT, dtype=torch.bool)
+        starts_BT[:, 1:] = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
+        places_T = torch.arange(document_ids_BT.shape[1], device=document_ids_BT.device)
+        start_places_BT = torch.where(starts_BT, places_T, 0).cummax(dim=1).values
+        return cls(starts_BT, places_T - start_places_BT)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each document, row after row; their sum is B · T."""
+        flat = self.starts_BT.flatten()
+        bounds = torch.cat((flat.nonzero()[:, 0], torch.tensor([flat.numel()], device=flat.device)))
+        return bounds.diff().tolist()
+
+    @cached_property
+    def mask_B1TT(self) -> Tensor:  # noqa: N802
+        """True where a query (second last dimension) may see a key (last)."""
+        numbers_BT = self.starts_BT.cumsum(dim=1)
+        same_BTT = numbers_BT[:, :, None] == numbers_BT[:, None, :]
+        return same_BTT.tril()[:, None]
+
+
+class KeyValueCache:
+    """Keys and values of the tokens seen so far, for generation: one growing buffer a layer.
+
+    capacity: the most tokens that will be held. Buffers are made at the first `extend` of a layer.
+    """
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def extend(self, layer: int, k_BKTH: Tensor, v_BKTH: Tensor) -> tuple[Tensor, Tensor]:
+        """Append new keys and values of a layer; all of that layer's so far are returned."""
+        buffers = self._buffers[layer]
+        if buffers is None:
+            batch, heads, _, width = k_BKTH.shape
+            buffers = (
+                k_BKTH.new_empty(batch, heads, self.capacity, width),
+                v_BKTH.new_empty(batch, heads, self.capacity, width),
+            )
+            self._buffers[layer] = buffers
+        end = self.length + k_BKTH.shape[2]
+        buffers[0][:, :, self.length : end] = k_BKTH
+        buffers[1][:, :, self.length : end] = v_BKTH
+        return buffers[0][:, :, :end], buffers[1][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` as held, after every layer was extended by them."""
+        self.length += tokens
+
+
+def attend(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout | None) -> Tensor:
+    """Causal attention, (B, N, T, H).
+
+    The last query stands at the last key: with a cache there are more keys than queries.
+    """
+    if layout is not None and len(layout.lengths) > layout.starts_BT.shape[0]:
+        return _attend_documents(q_BNTH, k_BKTH, v_BKTH, layout)
+    queries, keys = q_BNTH.shape[2], k_BKTH.shape[2]
+    if queries == keys:
+        return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=True)
+    if queries == 1:
+        return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=False)
+    mask_TT = torch.ones(queries, keys, dtype=torch.bool, device=q_BNTH.device).tril(keys - queries)
+    return _sdpa(q_BNTH, k_BKTH, v_BKTH, mask=mask_TT)
+
+
+def _attend_documents(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout) -> Tensor:
+    """One causal call a document on a CPU, where the work saved outweighs the calls; a mask elsewhere.
+
+    Measured on one core (float32, forward and backward, documents of 30 to 400 tokens in rows of 256 to
+    2,048): the loop takes 0.2 to 0.7 of the time of a boolean mask, which computes every score and then
+    throws most away.
+    """
+    if q_BNTH.device.type != "cpu":
+        return _sdpa(q_BNTH, k_BKTH, v_BKTH, mask=layout.mask_B1TT)
+    batch, heads, time, width = q_BNTH.shape
+    parts = (
+        torch.split(x.transpose(0, 1).flatten(1, 2), layout.lengths, dim=1) for x in (q_BNTH, k_BKTH, v_BKTH)
+    )
+    documents = [_sdpa(q[None], k[None], v[None], causal=True)[0] for q, k, v in zip(*parts, strict=True)]
+    out_NSH = torch.cat(documents, dim=1)
+    return out_NSH.view(heads, batch, time, width).transpose(0, 1)
+
+
+def _sdpa(
+    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, *, causal: bool = False, mask: Tensor | None = None
+) -> Tensor:
+    groups = q_BNTH.shape[1] // k_BKTH.shape[1]
+    return F.scaled_dot_product_attention(
+        q_BNTH, k_BKTH, v_BKTH, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1
+    )

@@ -1,0 +1,174 @@
+"""Safetensors files, single or in shards: reading headers and tensors, and writing. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tsugiki.artifacts.files import atomic_path, read_json, write_json
+from tsugiki.errors import InputError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9
+"""The size at which transformers 4 starts a new shard."""
+
+_HEADER_LENGTH_BYTES = 8
+_LARGEST_HEADER_BYTES = 100_000_000  # the limit in the safetensors format's own reader
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies and what it is; dtype is safetensors' name (F32, BF16, ...)."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory, in order of their names.
+
+    Raises InputError where there are none (with a word on pickled `.bin` files, which are not read), or
+    where a shard that the index names is missing.
+    """
+    index = directory / INDEX
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (directory / name).exists()]
+        if missing or not names:
+            raise InputError(
+                f"{directory} lacks {', '.join(missing) or 'every shard'} of {INDEX}",
+                hint="fetch the model again",
+            )
+        return [directory / name for name in names]
+    if (directory / WEIGHTS).exists():
+        return [directory / WEIGHTS]
+    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    if pickled:
+        raise InputError(
+            f"{directory} holds only pickled weights ({', '.join(pickled)}), which are not read: "
+            "unpickling runs whatever code is in the file",
+            hint="convert them once: transformers' save_pretrained writes safetensors",
+        )
+    raise InputError(f"{directory} holds no {WEIGHTS}", hint="check the path, or fetch the model again")
+
+
+def read_headers(directory: Path) -> dict[str, TensorEntry]:
+    """Every tensor of a model directory by name, from the files' headers alone.
+
+    Raises InputError for a file that is cut short or no safetensors file, and for a tensor in two files.
+    """
+    entries: dict[str, TensorEntry] = {}
+    for file in weight_files(directory):
+        for name, entry in read_file_header(file).items():
+            if name in entries:
+                raise InputError(
+                    f"{name} is in {entries[name].file.name} and in {file.name}", hint="fetch the model again"
+                )
+            entries[name] = entry
+    return entries
+
+
+def read_file_header(file: Path) -> dict[str, TensorEntry]:
+    """Every tensor of one safetensors file by name; raises InputError where it is cut short."""
+    size_bytes = file.stat().st_size
+    broken = InputError(
+        f"{file} is cut short or no safetensors file ({size_bytes} bytes)", hint="fetch or make it again"
+    )
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
+        if not 0 < length <= min(size_bytes - _HEADER_LENGTH_BYTES, _LARGEST_HEADER_BYTES):
+            raise broken
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise broken from error
+    header.pop("__metadata__", None)
+    ends = [fields["data_offsets"][1] for fields in header.values()]
+    if _HEADER_LENGTH_BYTES + length + max(ends, default=0) != size_bytes:
+        raise broken
+    return {
+        name: TensorEntry(file, fields["dtype"], tuple(fields["shape"]), end - start)
+        for name, fields in header.items()
+        for start, end in [fields["data_offsets"]]
+    }
+
+
+def read_tensors(file: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of one file, one at a time, in order of their names; all of them unless `names` are given."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stored:
+            for name in sorted(stored.keys() if names is None else names):
+                yield name, stored.get_tensor(name)
+    except SafetensorError as error:
+        raise InputError(f"{file} can't be read: {error}", hint="fetch or make it again") from error
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file atomically; the same tensors give the same bytes."""
+    with atomic_path(path) as partial:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            partial,
+            metadata={"format": "pt"},
+        )
+
+
+def write_weights(directory: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a model's tensors: one file where they fit into `shard_bytes`, else shards and their index.
+
+    A shard holds at least one tensor, so a single tensor larger than `shard_bytes` is one too large shard.
+    Weight files of an earlier write are removed first, so two generations never mix.
+    """
+    remove_weights(directory)
+    plan = _plan_shards({name: tensor.nbytes for name, tensor in tensors.items()}, shard_bytes)
+    if len(plan) == 1:
+        write_shard(directory / WEIGHTS, tensors)
+        return
+    shards = {
+        f"model-{number:05d}-of-{len(plan):05d}.safetensors": names for number, names in enumerate(plan, 1)
+    }
+    for file, names in shards.items():
+        write_shard(directory / file, {name: tensors[name] for name in names})
+    write_index(directory, {name: file for file, names in shards.items() for name in names}, tensors)
+
+
+def write_index(
+    directory: Path, files: Mapping[str, str], tensors: Mapping[str, Tensor | TensorEntry]
+) -> None:
+    """Write model.safetensors.index.json. files: tensor name -> file name."""
+    total = sum(_size_bytes(tensors[name]) for name in files)
+    write_json(
+        directory / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
+    )
+
+
+def _size_bytes(tensor: Tensor | TensorEntry) -> int:
+    return tensor.nbytes if isinstance(tensor, Tensor) else tensor.bytes
+
+
+def remove_weights(directory: Path) -> None:
+    """Remove every weight file of a model directory, and the index."""
+    for path in [directory / INDEX, *directory.glob("model*.safetensors")]:
+        path.unlink(missing_ok=True)
+
+
+def _plan_shards(sizes_bytes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
+    """Names in order, cut before the one that would overfill a shard."""
+    plan: list[list[str]] = []
+    room = 0
+    for name, size in sizes_bytes.items():
+        if not plan or size > room:
+            plan.append([])
+            room = shard_bytes
+        plan[-1].append(name)
+        room -= size
+    return plan

@@ -1,0 +1,219 @@
+"""What the extended vocabulary saves, and the proofs that it broke nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from tsugiki.report import facts
+from tsugiki.report.facts import Row
+from tsugiki.report.figures.bars import Bar, BarRow, bar_chart
+from tsugiki.report.figures.figure import Figure, Words, bar_legend, full_width
+from tsugiki.report.formatting import exact, fixed, percent, scientific, signed_percent
+from tsugiki.report.languages import language_name
+from tsugiki.report.run import Palette, Run, Stage
+from tsugiki.report.text import clip
+
+_MOST_EXAMPLES = 24
+_MOST_DOMAINS = 14
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Tokens before and after on the texts of one domain."""
+
+    language: str
+    domain: str
+    characters: float
+    bytes: float | None
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """The relative change of the number of tokens."""
+        return self.after / self.before - 1
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Something that was checked: what, the figure, and whether it held (None: no bound was given)."""
+
+    what: str
+    figure: Markup
+    held: bool | None
+
+
+@dataclass(frozen=True)
+class VocabularyView:
+    """One vocabulary stage."""
+
+    stage: Stage
+    base: str
+    adapted: str
+    savings: tuple[Saving, ...]
+    totals: tuple[Saving, ...]
+    figure: Figure | None
+    proofs: tuple[Proof, ...]
+    examples: tuple[str, ...]
+
+
+def vocabularies(run: Run, palette: Palette) -> list[VocabularyView]:
+    """A view of every finished vocabulary stage."""
+    return [_view(run, stage, palette) for stage in run.of_kind("vocabulary")]
+
+
+def _view(run: Run, stage: Stage, palette: Palette) -> VocabularyView:
+    kinds = {one.name: one.kind for one in run.stages}
+    base = next((name for name in stage.inputs if kinds.get(name) not in {"corpus", None}), "")
+    heirs = [one.name for one in run.stages if one.kind == "train" and stage.name in run.lineage(one.name)]
+    adapted = heirs[0] if heirs else stage.name
+    savings = _savings(stage, run.language)
+    return VocabularyView(
+        stage=stage,
+        base=base,
+        adapted=adapted,
+        savings=savings,
+        totals=_totals(savings),
+        figure=_figure(stage, savings, palette.css(base), palette.css(adapted)),
+        proofs=tuple(_proofs(stage)),
+        examples=tuple(clip(text, 40) for text in _examples(stage)[:_MOST_EXAMPLES]),
+    )
+
+
+def _savings(stage: Stage, language: str) -> tuple[Saving, ...]:
+    found = []
+    for row in facts.rows(stage.facts, "savings"):
+        characters, size = facts.number(row, "characters"), facts.number(row, "bytes")
+        before, after = facts.number(row, "tokens_before"), facts.number(row, "tokens_after")
+        if characters and before and after is not None:
+            found.append(
+                Saving(
+                    facts.text(row, "language"), facts.text(row, "domain"), characters, size, before, after
+                )
+            )
+    # the target language first, then by size
+    found.sort(key=lambda s: (s.language != language, s.language, -s.characters, s.domain))
+    return tuple(found)
+
+
+def _totals(savings: Sequence[Saving]) -> tuple[Saving, ...]:
+    languages = list(dict.fromkeys(saving.language for saving in savings))
+    return tuple(_total(language, [s for s in savings if s.language == language]) for language in languages)
+
+
+def _total(language: str, parts: Sequence[Saving]) -> Saving:
+    return Saving(
+        language,
+        f"all {language_name(language)}",
+        sum(s.characters for s in parts),
+        sum(facts.known(*(s.bytes for s in parts))) or None,
+        sum(s.before for s in parts),
+        sum(s.after for s in parts),
+    )
+
+
+def _figure(stage: Stage, savings: Sequence[Saving], before: str, after: str) -> Figure | None:
+    if not savings:
+        return None
+    languages = list(dict.fromkeys(s.language for s in savings))
+    most = max(3, _MOST_DOMAINS // len(languages))
+    shown = [s for language in languages for s in [s for s in savings if s.language == language][:most]]
+    rows = [
+        BarRow(
+            f"{s.domain} ({s.language})" if s.language else s.domain,
+            (
+                Bar(s.before / s.characters, before, fixed(s.before / s.characters, 2)),
+                Bar(
+                    s.after / s.characters,
+                    after,
+                    f"{fixed(s.after / s.characters, 2)} ({signed_percent(s.change, 0)})",
+                ),
+            ),
+        )
+        for s in shown
+    ]
+    description = "; ".join(
+        f"{s.domain}: {fixed(s.before / s.characters, 2)} before, {fixed(s.after / s.characters, 2)} after"
+        for s in shown
+    )
+    return full_width(
+        f"savings-{stage.index}",
+        Words(
+            "Tokens per character, before and after",
+            "How many tokens the model needs for a character of text from each site. Fewer tokens make "
+            "reading and writing cheaper, and let more text fit into the context window.",
+            description,
+        ),
+        lambda canvas: bar_chart(canvas, rows, "tokens per character"),
+        bar_legend([("tokenizer before", before), ("tokenizer after", after)]),
+    )
+
+
+def _proofs(stage: Stage) -> list[Proof]:
+    found = stage.facts
+    proofs = []
+    documents = facts.number(found, "round_trip", "documents")
+    if documents is not None:
+        failures = facts.number(found, "round_trip", "failures")
+        figure = Markup("{} failures in {} documents").format(exact(failures), exact(documents))
+        proofs.append(Proof("Encoding and decoding gives the text back", figure, failures == 0))
+    change = facts.number(found, "old_text_parity", "max_abs_logit_difference")
+    if change is not None:
+        texts = facts.number(found, "old_text_parity", "texts")
+        tolerance = facts.number(found, "old_text_parity", "tolerance")
+        figure = Markup("largest difference of logits {} on {} texts").format(
+            scientific(change), exact(texts)
+        )
+        what = "The old tokens give the same logits as before the extension"
+        proofs.append(Proof(what, figure, change <= tolerance if tolerance is not None else None))
+    proofs += transformers_proof(facts.section(found, "transformers_parity"))
+    if facts.number(found, "unreachable") is not None:
+        unreachable = facts.number(found, "unreachable")
+        figure = Markup("{} unreachable").format(exact(unreachable))
+        proofs.append(Proof("Every new token can be reached", figure, unreachable == 0))
+    single = facts.number(found, "coverage", "occurrences_single_token_after")
+    if single is not None:
+        before = facts.number(found, "coverage", "occurrences_single_token_before")
+        figure = Markup("{} → {}").format(percent(before), percent(single))
+        proofs.append(Proof("Characters of the text that are one token on their own", figure, None))
+    norms = [_median(facts.section(found, "new_row_norms"), name) for name in ("quantiles", "old_quantiles")]
+    if None not in norms:
+        figure = Markup("{}, old rows {}").format(*(fixed(norm) for norm in norms))
+        proofs.append(Proof("Median norm of the new embedding rows", figure, None))
+    if facts.number(found, "unused_share") is not None:
+        share = escape(percent(facts.number(found, "unused_share")))
+        proofs.append(Proof("New tokens that the measured texts never use", share, None))
+    return proofs
+
+
+def _median(norms: Row, name: str) -> float | None:
+    """The middle one of the stored quantiles (minimum, quartiles, maximum)."""
+    stored = norms.get(name)
+    if not isinstance(stored, list) or not stored:
+        return None
+    return facts.number({"median": stored[len(stored) // 2]}, "median")
+
+
+def transformers_proof(parity: Row) -> list[Proof]:
+    """The check of our logits against those of Hugging Face transformers, if it was recorded."""
+    difference, tolerance = facts.number(parity, "max_abs_difference"), facts.number(parity, "tolerance")
+    if difference is None:
+        return []
+    bound = Markup(", allowed {}").format(scientific(tolerance)) if tolerance is not None else Markup("")
+    return [
+        Proof(
+            "Hugging Face transformers loads the model and gives the same logits",
+            Markup("largest difference {}{}").format(scientific(difference), bound),
+            difference <= tolerance if tolerance is not None else None,
+        )
+    ]
+
+
+def _examples(stage: Stage) -> list[str]:
+    """The new tokens that the measured texts use most; characters on their own come after real pieces."""
+    named = [facts.text(row, "text") for row in facts.rows(stage.facts, "examples")]
+    tokens = [token for token in [*named, *facts.texts(stage.facts, "examples")] if token.strip()]
+    return sorted(tokens, key=lambda token: len(token.strip()) == 1)

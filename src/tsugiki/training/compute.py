@@ -1,0 +1,100 @@
+"""Where and how a model computes: device, precision, threads, and the same bits each time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsugiki.dataset.mixture import Batch
+from tsugiki.errors import InputError
+from tsugiki.models.decoder import Decoder
+from tsugiki.training.loss import LossSums, head_loss
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Device, type of matrix products (weights stay in float32), document masking, weight of the z-loss."""
+
+    device: torch.device
+    bfloat16: bool = False
+    document_masking: bool = True
+    z_loss: float = 0.0
+
+    def loss(self, decoder: Decoder, rows: Batch, scale: float = 1.0) -> LossSums:
+        """Forward pass and loss of some rows; `scale` multiplies the objective (see `head_loss`)."""
+        masked = self.document_masking and rows.several_documents
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            hidden_BTD = decoder.hidden(
+                self._tensor(rows.ids_BT),
+                document_ids_BT=self._tensor(rows.document_ids_BT) if masked else None,
+            )
+            return head_loss(
+                hidden_BTD.flatten(0, 1),
+                decoder.head_weight_VD,
+                self._tensor(rows.targets_BT).flatten(),
+                z_loss=self.z_loss,
+                scale=scale,
+            )
+
+    def _tensor(self, array: NDArray[np.integer]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to compute on; raises InputError where a GPU is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise InputError(
+            "device is cuda, but torch finds no CUDA device",
+            hint="use device: auto or cpu, or install a torch built for this machine's driver",
+        )
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
+    """Fix the number of threads and take deterministic kernels; gives the number of threads.
+
+    On a CPU the same threads give the same bits. On CUDA, kernels without a deterministic form only warn
+    (attention's backward pass with a mask is one): runs there agree to rounding, not to the bit.
+    """
+    memory: Any = torch.utils.deterministic  # its one attribute is set through the module's class
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    fill_before = memory.fill_uninitialized_memory
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads or _cores())
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # Filling new memory with NaN would find reads of unset memory, at the price of a pass over every tensor.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        memory.fill_uninitialized_memory = fill_before
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory held so far: of the device, or of this process where it computes on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,262 @@
+"""The steps of a run: batch, forward, backward, clip, AdamW; measured, checkpointed, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsugiki.artifacts.contract import Workspace
+from tsugiki.dataset.mixture import Batch, Mixture
+from tsugiki.errors import StageError
+from tsugiki.models.decoder import Decoder
+from tsugiki.training.checkpoint import newest_checkpoint, restore, save_checkpoint
+from tsugiki.training.compute import Compute
+from tsugiki.training.optimizer import learning_rate, warmup_steps
+from tsugiki.training.planning import micro_batch_rows
+from tsugiki.training.stage import Config
+from tsugiki.training.validation import ValidationSet, bits_per_byte, measure, target_bytes
+
+RECENT_STEPS = 10
+"""The final loss is the mean over so many last steps: single batches are noisy."""
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass
+class Counters:
+    """What a run remembers beside weights and moments; part of every checkpoint.
+
+    Losses are mean cross entropies in nats a counted token. Tokens are input positions.
+    """
+
+    first_loss: float | None = None
+    recent_losses: list[float] = field(default_factory=list)
+    tokens_of_source: list[int] = field(default_factory=list)
+    bytes_of_source: list[int] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    tokens_per_second: float | None = None
+    """Median over the steps of this process; None in a checkpoint."""
+
+    @property
+    def final_loss(self) -> float:
+        """Mean loss of the last steps."""
+        return fmean(self.recent_losses)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step: cross entropy in nats summed over `counted` targets; the gradient's norm before clipping."""
+
+    nats: float
+    counted: int
+    gradient_norm: float
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy in nats a counted token."""
+        return self.nats / max(1, self.counted)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the loop works with."""
+
+    config: Config
+    decoder: Decoder
+    optimizer: torch.optim.Optimizer
+    mixture: Mixture
+    validation: Sequence[ValidationSet]
+    piece_bytes: NDArray[np.int32]
+    compute: Compute
+    identity: str
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a micro-batch."""
+        return micro_batch_rows(self.config)
+
+    @property
+    def validation_steps(self) -> set[int]:
+        """Numbers of finished steps after which the held-out sets are measured."""
+        points = self.config.validation_points
+        return {round(self.mixture.steps * point / points) for point in range(1, points + 1)}
+
+
+def optimizer_step(
+    decoder: Decoder,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    compute: Compute,
+    rows_at_once: int,
+    clip: float,
+) -> StepResult:
+    """One step on a whole batch, in micro-batches of `rows_at_once` rows.
+
+    Every counted target of the batch weighs the same, however the rows are split. Where loss or gradient
+    are not finite, the weights are left as they were.
+    """
+    counted = int((batch.targets_BT >= 0).sum())
+    nats = torch.zeros((), device=compute.device)
+    optimizer.zero_grad(set_to_none=True)
+    for start in range(0, len(batch), rows_at_once):
+        sums = compute.loss(decoder, batch.rows(start, start + rows_at_once), 1.0 / max(1, counted))
+        torch.autograd.backward(sums.objective)
+        nats += sums.cross_entropy
+    norm = clip_gradients(decoder, clip)
+    result = StepResult(float(nats), counted, float(norm))
+    if math.isfinite(result.nats) and math.isfinite(result.gradient_norm):
+        optimizer.step()
+    return result
+
+
+def clip_gradients(decoder: Decoder, clip: float) -> Tensor:
+    """Scale all gradients so that their joint L2 norm is at most `clip`; gives the norm before that."""
+    return torch.nn.utils.clip_grad_norm_(decoder.parameters(), clip)
+
+
+def run_steps(run: Run, out: Workspace) -> Counters:
+    """Train from the newest checkpoint, or from the start, to the last step.
+
+    A metrics row a step. Raises StageError at the first loss or gradient that is not finite, SystemExit(143)
+    after a checkpoint where the process was asked to terminate.
+    """
+    step, counters = _resume(run, out)
+    speeds: list[float] = []
+    with _termination() as terminated:
+        if step == 0:
+            _validate(run, counters, 0, out)
+        while step < run.mixture.steps:
+            begun = time.perf_counter()  # feeding is part of a step
+            rate = _set_learning_rate(run, step)
+            batch = run.mixture.batch(step)
+            result = optimizer_step(
+                run.decoder,
+                run.optimizer,
+                batch,
+                compute=run.compute,
+                rows_at_once=run.rows_at_once,
+                clip=run.config.clip,
+            )
+            step += 1
+            speeds.append(batch.ids_BT.size / (time.perf_counter() - begun))
+            measured = {"learning_rate": rate, "tokens_per_second": speeds[-1]}
+            _record(run, counters, batch, result, step=step, out=out, **measured)
+            if step in run.validation_steps:
+                _validate(run, counters, step, out)
+            due = step % run.config.checkpoint_every_steps == 0 and step < run.mixture.steps
+            if due or terminated.is_set():
+                _save(run, counters, step, out)
+            if terminated.is_set():
+                raise SystemExit(_TERMINATED)
+    counters.tokens_per_second = median(speeds) if speeds else None
+    return counters
+
+
+def _resume(run: Run, out: Workspace) -> tuple[int, Counters]:
+    found = newest_checkpoint(out.work, run.identity, out.log)
+    if found is None:
+        sources = len(run.mixture.shares)
+        return 0, Counters(tokens_of_source=[0] * sources, bytes_of_source=[0] * sources)
+    restore(found, run.decoder, run.optimizer)
+    out.log.info("going on after step %d of %d", found.step, run.mixture.steps)
+    return found.step, Counters(**found.counters)
+
+
+def _save(run: Run, counters: Counters, step: int, out: Workspace) -> None:
+    save_checkpoint(
+        out.work,
+        run.decoder,
+        run.optimizer,
+        step=step,
+        run_identity=run.identity,
+        counters=asdict(counters),
+    )
+
+
+def _set_learning_rate(run: Run, step: int) -> float:
+    steps = run.mixture.steps
+    rate = learning_rate(
+        step,
+        steps=steps,
+        peak=run.config.learning_rate,
+        minimum=run.config.end_learning_rate,
+        warmup_steps=warmup_steps(run.config.warmup, steps),
+        schedule=run.config.schedule,
+    )
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _record(
+    run: Run,
+    counters: Counters,
+    batch: Batch,
+    result: StepResult,
+    *,
+    step: int,
+    out: Workspace,
+    **measured: float,
+) -> None:
+    """Count the batch, write the step's metrics row, and stop where a figure is not finite."""
+    byte_total = 0
+    for row, source in enumerate(batch.source_B.tolist()):
+        row_bytes = target_bytes(batch.targets_BT[row], run.piece_bytes)
+        counters.tokens_of_source[source] += batch.ids_BT.shape[1]
+        counters.bytes_of_source[source] += row_bytes
+        byte_total += row_bytes
+    figures = {
+        "loss": result.loss,
+        "bits_per_byte": bits_per_byte(result.nats, byte_total),
+        "gradient_norm": result.gradient_norm,
+    }
+    finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    out.metrics.append(step=step, **finite, tokens=sum(counters.tokens_of_source), **measured)
+    if None in finite.values():
+        raise StageError(
+            f"step {step}: {', '.join(f'{name} {value}' for name, value in figures.items())}",
+            hint="lower learning_rate, lengthen the warm-up, or train in float32",
+        )
+    counters.first_loss = result.loss if counters.first_loss is None else counters.first_loss
+    counters.recent_losses = [*counters.recent_losses, result.loss][-RECENT_STEPS:]
+    out.progress(step, run.mixture.steps, "steps", f"loss {result.loss:.3f}")
+
+
+def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
+    for held_out in run.validation:
+        value = measure(run.decoder, held_out, rows_at_once=run.rows_at_once, compute=run.compute)
+        tokens = sum(counters.tokens_of_source)
+        counters.validation.append(
+            {"dataset": held_out.name, "step": step, "tokens": tokens, "bits_per_byte": value}
+        )
+        # `after_step`, so that rows with a `step` are the steps themselves.
+        out.metrics.append(
+            event="validation", dataset=held_out.name, after_step=step, tokens=tokens, bits_per_byte=value
+        )
+
+
+@contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that a step is finished and kept before the process ends."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,254 @@
+"""What a training run will take, from shapes and sizes alone: no torch, no files, no work.
+
+Formulas and their sources: `memory.py` for bytes, `DecoderConfig.training_flops_per_token` for operations,
+`devices.py` for speeds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
+from tsugiki.errors import Problem, did_you_mean
+from tsugiki.models.config import DecoderConfig, preset
+from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
+from tsugiki.training.memory import checkpoint_bytes, training_bytes
+
+if TYPE_CHECKING:
+    from tsugiki.training.stage import Config
+
+DEFAULT_MICRO_BATCH_TOKENS = 8192
+
+BYTES_PER_TOKEN = 3.0
+"""UTF-8 bytes that a token stands for where nothing better is known: between English (about 4 with a large
+vocabulary) and small or foreign vocabularies (2-3)."""
+
+
+def steps_for(tokens: int, batch_tokens: int) -> int:
+    """Whole batches in `tokens`: never more tokens than were asked for."""
+    return tokens // batch_tokens
+
+
+def micro_batch_rows(config: Config) -> int:
+    """Rows that go through one copy of the model at once.
+
+    The most that divide that copy's share of the batch and keep to the limit in tokens. The default limit
+    does not look at the machine: how a batch is split decides how its sums round.
+    """
+    limit = config.micro_batch_tokens or max(config.sequence_length, DEFAULT_MICRO_BATCH_TOKENS)
+    rows = max(1, config.sequences_per_step // config.parallel.data)
+    largest = min(rows, limit // config.sequence_length)
+    return next(size for size in range(largest, 0, -1) if rows % size == 0)
+
+
+def forecast(config: Config, inputs: Forecasts) -> Forecast:
+    """See `tsugiki.training.stage.estimate`."""
+    shape = shape_of(config, inputs)
+    tokens, problems = _tokens(config, inputs, shape)
+    name, device, device_problems = _device(config)
+    problems += [*device_problems, *_data_problems(config, inputs, tokens)]
+    facts: dict[str, Any] = {
+        "tokenizer": tokenizer_name(config, _model_facts(config, inputs)),
+        "device": "cpu" if name == "cpu" else "cuda",
+        "precision": config.precision,
+    }
+    if shape is None:
+        message = f'the shape of model "{config.model}" is not known yet: memory and time are not estimated'
+        problems.append(Problem(message, "name a model that is at hand", "model", "warning"))
+        return Forecast(ArtifactType.MODEL, {"tokens": tokens or 0}, facts, problems=tuple(problems))
+    problems += [*_shape_problems(config, shape), *layout_problems(config, shape)]
+    memory_bytes = training_bytes(shape, config, micro_batch_rows(config))
+    problems += _memory_problems(config, name, device, memory_bytes)
+    facts["model_config"] = shape.to_hf()
+    counts: dict[str, float] = {
+        "parameters": shape.parameters,
+        "vocabulary_size": shape.vocabulary_size,
+    }
+    seconds = None
+    if tokens is not None:
+        flops = shape.training_flops_per_token(config.sequence_length) * tokens
+        counts |= {"tokens": tokens, "steps": tokens // config.batch_tokens, "training_flops": flops}
+        seconds = flops / _flops_per_second(config, name, device)
+    return Forecast(
+        ArtifactType.MODEL,
+        counts,
+        facts,
+        seconds=seconds,
+        memory_bytes=memory_bytes,
+        disk_bytes=_disk_bytes(config, inputs, shape),
+        problems=tuple(problems),
+    )
+
+
+def tokenizer_name(config: Config, model_facts: Mapping[str, Any]) -> str:
+    """Which tokenizer the model will have: that of the model it starts from, or a new one.
+
+    model_facts: the facts of that model, as far as known.
+    """
+    if config.tokenizer is not None:
+        return f"byte-level BPE of {config.tokenizer.size} entries from {config.tokenizer.train}"
+    return str(model_facts.get("tokenizer", config.model))
+
+
+def shape_of(config: Config, inputs: Forecasts) -> DecoderConfig | None:
+    """The shape that will be trained, or None where it is not known yet.
+
+    Raises InputError for a preset that does not exist or a shape that does not hold together.
+    """
+    if isinstance(config.model, str):
+        data = _model_facts(config, inputs).get("model_config")
+        return DecoderConfig.from_hf(data) if isinstance(data, Mapping) else None
+    size = config.tokenizer.size if config.tokenizer is not None else None
+    shape = replace(preset(config.model.preset), **config.model.overrides())
+    return shape if size is None else replace(shape, vocabulary_size=size)
+
+
+def _model_facts(config: Config, inputs: Forecasts) -> Mapping[str, Any]:
+    known = inputs.get(config.model) if isinstance(config.model, str) else None
+    return {} if known is None else known.facts
+
+
+def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
+    """Every way in which the degrees of parallelism don't divide the model or the batch."""
+    parallel = config.parallel
+    rows = config.sequences_per_step
+    shares = [
+        ("tensor", parallel.tensor, "query heads", shape.heads),
+        ("tensor", parallel.tensor, "the width of the feed-forward layers", shape.intermediate_size),
+        ("tensor", parallel.tensor, "entries of the vocabulary", shape.vocabulary_size),
+        ("pipeline", parallel.pipeline, "layers", shape.layers),
+        ("data", parallel.data, "sequences of a batch", rows),
+    ]
+    if parallel.context > 1:  # each rank takes one early and one late piece, so that causal work is even
+        shares.append(("context", 2 * parallel.context, "tokens of a sequence", config.sequence_length))
+    for name, degree, what, size in shares:
+        if size % degree:
+            yield Problem(
+                f"parallel.{name}: {degree} does not divide {what} ({size})",
+                f"degrees that do: {', '.join(map(str, _divisors(size, 64)))}",
+                f"parallel.{name}",
+            )
+    if shape.kv_heads % parallel.tensor and parallel.tensor % shape.kv_heads:
+        yield Problem(
+            f"parallel.tensor: {parallel.tensor} and {shape.kv_heads} key-value heads divide neither way",
+            "choose a degree that divides them, or a multiple of them (they are copied then)",
+            "parallel.tensor",
+        )
+    micro_batches = rows // parallel.data // micro_batch_rows(config)
+    if parallel.pipeline > 1 and micro_batches < parallel.pipeline:
+        yield Problem(
+            f"{micro_batches} micro-batches leave a pipeline of {parallel.pipeline} idle most of the time",
+            "lower micro_batch_tokens or parallel.pipeline, or raise batch_tokens",
+            "parallel.pipeline",
+            "warning",
+        )
+
+
+def _divisors(size: int, largest: int) -> list[int]:
+    return [number for number in range(1, min(size, largest) + 1) if size % number == 0]
+
+
+def _tokens(
+    config: Config, inputs: Forecasts, shape: DecoderConfig | None
+) -> tuple[int | None, list[Problem]]:
+    """Tokens that will be trained on (whole batches), or None where that is not known yet."""
+    tokens = config.tokens
+    if config.equal_compute is not None:
+        flops = inputs[config.equal_compute].counts.get("training_flops")
+        if flops is None:
+            message = f'equal_compute: it is not known what "{config.equal_compute}" computes'
+            return None, [Problem(message, "name a train stage", "equal_compute")]
+        if shape is None:
+            return None, []
+        tokens = int(flops / shape.training_flops_per_token(config.sequence_length))
+    steps = steps_for(tokens or 0, config.batch_tokens)
+    if steps < 1:
+        message = f"{tokens or 0:,} tokens are fewer than one batch of {config.batch_tokens:,}"
+        return 0, [Problem(message, "lower batch_tokens or ask for more tokens", "tokens")]
+    return steps * config.batch_tokens, []
+
+
+def _shape_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
+    if config.sequence_length > shape.max_positions:
+        yield Problem(
+            f"sequence_length is {config.sequence_length}; the model was made for {shape.max_positions}",
+            "shorten sequence_length",
+            "sequence_length",
+        )
+
+
+def _data_problems(config: Config, inputs: Forecasts, tokens: int | None) -> Iterator[Problem]:
+    """Sources that surely (error) or probably (warning) hold too few tokens for `max_epochs` passes."""
+    whole = sum(config.data.values())
+    for name, weight in config.data.items():
+        size = _text_size(inputs, name)
+        if tokens is None or size is None:
+            continue
+        documents, text_bytes = size
+        asked = tokens * weight / whole
+        # A token of text has at least a byte; each document brings two tokens of its own.
+        at_most = (text_bytes + 2 * documents) * config.max_epochs
+        likely = (text_bytes / BYTES_PER_TOKEN + 2 * documents) * config.max_epochs
+        if asked > likely:
+            surely = asked > at_most
+            yield Problem(
+                f'"{name}" {"is" if surely else "may be"} too small: {asked:,.0f} tokens are asked of '
+                f"{text_bytes:,.0f} bytes of text in at most {config.max_epochs:g} epochs",
+                "ask for fewer tokens, lower the weight, add text, or raise max_epochs",
+                f"data.{name}",
+                "error" if surely else "warning",
+            )
+
+
+def _text_size(inputs: Forecasts, name: str) -> tuple[float, float] | None:
+    """Documents and UTF-8 bytes of a source's training split, or of all of it where the split is not known.
+
+    None for files from outside: those only tell their size on the disk, compressed.
+    """
+    counts = inputs[name].counts if name in inputs else {}
+    for prefix in ("train_", ""):
+        if {f"{prefix}documents", f"{prefix}bytes"} <= counts.keys():
+            return counts[f"{prefix}documents"], counts[f"{prefix}bytes"]
+    return None
+
+
+def _device(config: Config) -> tuple[str, Device, list[Problem]]:
+    accelerated = config.device == "cuda" or config.parallel.product > 1
+    name = config.hardware or (DEFAULT_ACCELERATOR if accelerated else "cpu")
+    if name not in DEVICES:
+        message = f'hardware "{name}" is not known'
+        return "cpu", DEVICES["cpu"], [Problem(message, did_you_mean(name, tuple(DEVICES)), "hardware")]
+    return name, DEVICES[name], []
+
+
+def _memory_problems(config: Config, name: str, device: Device, memory_bytes: float) -> Iterator[Problem]:
+    if device.memory_bytes is not None and memory_bytes > device.memory_bytes:
+        yield Problem(
+            f"the busiest device needs about {memory_bytes / GIB:.1f} GiB; "
+            f"one {name} has {device.memory_bytes / GIB:.0f} GiB",
+            "raise parallel.tensor or parallel.pipeline, or lower micro_batch_tokens",
+            "parallel",
+            "error" if config.hardware else "warning",
+        )
+
+
+def _flops_per_second(config: Config, name: str, device: Device) -> float:
+    peak = device.bfloat16_flops if config.precision == "bfloat16" else device.float32_flops
+    count = (config.threads or _cores()) if name == "cpu" else config.parallel.product
+    return peak * device.utilisation * count
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> float:
+    """The peak: two checkpoints and one being written, the token units, and the model itself."""
+    # As dataset.tokenise.token_dtype has it.
+    item_bytes = 2 if shape.vocabulary_size <= 2**16 else 4
+    sizes = (_text_size(inputs, name) for name in config.data)
+    text_bytes = sum(size[1] for size in sizes if size is not None)
+    return 3 * checkpoint_bytes(shape) + 4.0 * shape.parameters + text_bytes / BYTES_PER_TOKEN * item_bytes

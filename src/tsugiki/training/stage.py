@@ -1,0 +1,197 @@
+"""The `train` stage: a decoder trained from scratch, or an existing one trained on."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tsugiki.artifacts.contract import (
+    EXECUTION,
+    ArtifactType,
+    Count,
+    Forecast,
+    Forecasts,
+    Inputs,
+    Outcome,
+    Reference,
+    StageConfig,
+    Workspace,
+)
+from tsugiki.training.settings import FromPreset, Parallel, TokenizerTraining
+
+KIND = "train"
+PRODUCES = ArtifactType.MODEL
+CODE_VERSION = 1
+
+MIN_LEARNING_RATE_SHARE = 30
+
+
+class Config(StageConfig):
+    """Train a Llama-family decoder on a weighted mixture of documents."""
+
+    model: str | FromPreset = Field(
+        description="Model to train on (a stage, a directory or a hub id), or {preset: NAME} for a new one."
+    )
+    tokenizer: TokenizerTraining | None = Field(
+        default=None, description="How to make the tokenizer of a new model: {train: DOCUMENTS, size: 4096}."
+    )
+    data: dict[str, float] = Field(
+        min_length=1, description="Documents and their weights, as shares of the training tokens."
+    )
+    tokens: Count | None = Field(
+        default=None, description="Tokens to train on; rounded down to whole batches."
+    )
+    equal_compute: str | None = Field(
+        default=None,
+        description="Instead of `tokens`: spend as many floating-point operations as this train stage did.",
+    )
+    sequence_length: int = Field(
+        default=512, ge=16, description="Tokens of context in one training sequence."
+    )
+    batch_tokens: Count = Field(
+        default=16384,
+        description="Tokens of one optimizer step over all devices; a multiple of sequence_length.",
+    )
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="Peak learning rate; Swallow took 1e-4 for 7B and 13B, 5e-5 for 70B."
+    )
+    min_learning_rate: float | None = Field(
+        default=None, ge=0, description="Learning rate at the end; by default a 30th of the peak, as Swallow."
+    )
+    warmup: int | float = Field(
+        default=0.04,
+        ge=0,
+        description="Linear warm-up: a whole number of steps, or a share of all steps below 1.",
+    )
+    schedule: Literal["cosine", "constant", "wsd"] = Field(
+        default="cosine", description="Course of the learning rate after the warm-up."
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates of the moments.")
+    epsilon: float = Field(
+        default=1e-8,
+        gt=0,
+        description="AdamW's epsilon. Leave it small: 1e-5 ruined LLM-jp's first 172B run.",
+    )
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay, on matrices only.")
+    decay_embeddings: bool = Field(
+        default=False, description="Decay input embeddings too (Megatron does; it wears unseen rows away)."
+    )
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    z_loss: float = Field(default=0.0, ge=0, description="Weight of (log Z)^2 in the loss; PaLM: 1e-4.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Type of matrix products; weights and optimizer stay in float32."
+    )
+    max_epochs: float = Field(
+        default=4.0, gt=0, description="Most passes over any source; up to 4 cost little (arXiv 2305.16264)."
+    )
+    document_masking: bool = Field(
+        default=True, description="Keep tokens from attending to other documents of the same sequence."
+    )
+    validation: tuple[str, ...] = Field(
+        default=(), description="Documents whose held-out part is measured in bits per byte while training."
+    )
+    validation_points: int = Field(
+        default=4, ge=1, description="Measurements after the one before the first step, the last at the end."
+    )
+    validation_bytes: Count = Field(
+        default=65536, description="UTF-8 bytes of held-out text of each dataset."
+    )
+    parallel: Annotated[Parallel, EXECUTION] = Field(
+        default=Parallel(), description="Degrees of data, tensor, pipeline and context parallelism."
+    )
+    micro_batch_tokens: Annotated[Count | None, EXECUTION] = Field(
+        default=None,
+        description="Tokens that go through the model at once on one device; by default at most 8192.",
+    )
+    checkpoint_every_steps: Annotated[Count, EXECUTION] = Field(
+        default=100, description="Steps between checkpoints; the newest two are kept until the stage is done."
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda"], EXECUTION] = Field(
+        default="auto", description="Where to train; auto takes a GPU where there is one."
+    )
+    threads: Annotated[int | None, EXECUTION] = Field(
+        default=None, ge=1, description="CPU threads; by default as many as there are cores."
+    )
+    hardware: Annotated[str | None, EXECUTION] = Field(
+        default=None, description="Device that `plan` reckons with, such as a100-40gb or h100-80gb."
+    )
+
+    @field_validator("data")
+    @classmethod
+    def _weights_are_positive(cls, data: dict[str, float]) -> dict[str, float]:
+        wrong = [name for name, weight in data.items() if not 0 < weight < math.inf]
+        if wrong:
+            raise ValueError(f"weights have to be positive numbers; mend {', '.join(wrong)}")
+        return data
+
+    @field_validator("warmup")
+    @classmethod
+    def _warmup_is_whole_or_a_share(cls, warmup: float) -> float:
+        if warmup >= 1 and warmup != int(warmup):
+            raise ValueError(f"warmup is {warmup}: write a whole number of steps, or a share below 1")
+        return int(warmup) if warmup >= 1 else warmup
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> Self:
+        if (self.tokens is None) == (self.equal_compute is None):
+            raise ValueError("give either `tokens` or `equal_compute`, one of the two")
+        is_new = isinstance(self.model, FromPreset)
+        if is_new and self.tokenizer is None:
+            raise ValueError("a new model needs `tokenizer: {train: DOCUMENTS, size: N}`")
+        if not is_new and self.tokenizer is not None:
+            raise ValueError(
+                "an existing model has its tokenizer: remove `tokenizer`, or extend it in a stage of its own"
+            )
+        for name in ("batch_tokens", "micro_batch_tokens"):
+            tokens = getattr(self, name)
+            if tokens is not None and tokens % self.sequence_length:
+                raise ValueError(
+                    f"{name} is {tokens}, which is no multiple of sequence_length ({self.sequence_length})"
+                )
+        if self.end_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate is above learning_rate")
+        return self
+
+    @property
+    def end_learning_rate(self) -> float:
+        """The learning rate of the last step; a 30th of the peak unless given (Swallow: 1e-4 to 3.3e-6)."""
+        given = self.min_learning_rate
+        return self.learning_rate / MIN_LEARNING_RATE_SHARE if given is None else given
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences of one optimizer step, over all devices."""
+        return self.batch_tokens // self.sequence_length
+
+    def references(self) -> tuple[Reference, ...]:
+        """The model, the documents, and the stage whose compute is to be matched."""
+        found = []
+        if isinstance(self.model, str):
+            found.append(Reference("model", self.model, ArtifactType.MODEL))
+        if self.tokenizer is not None:
+            found.append(Reference("tokenizer.train", self.tokenizer.train, ArtifactType.DOCUMENTS))
+        found += [Reference(f"data.{name}", name, ArtifactType.DOCUMENTS) for name in self.data]
+        if self.equal_compute is not None:
+            found.append(Reference("equal_compute", self.equal_compute, ArtifactType.MODEL))
+        found += [Reference("validation", name, ArtifactType.DOCUMENTS) for name in self.validation]
+        return tuple(found)
+
+
+def estimate(config: Config, inputs: Forecasts) -> Forecast:
+    """What training will take and make: tokens, FLOPs, seconds, memory, disk, and whether the layout fits."""
+    from tsugiki.training.planning import forecast
+
+    return forecast(config, inputs)
+
+
+def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
+    """Train, and leave a Hugging Face model directory whose logits `transformers` agrees with.
+
+    Raises InputError for inputs that don't fit together, DataError for too little text, StageError where the
+    loss is not finite or did not fall, or where the saved model is not what was trained.
+    """
+    from tsugiki.training.job import train
+
+    return train(config, inputs, out)

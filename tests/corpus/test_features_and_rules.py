@@ -1,0 +1,221 @@
+"""Every feature equals a plain definition of it, on random and adversarial texts; rules are strict."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsugiki.corpus import kernels
+from tsugiki.corpus.features import compute_features, feature_types
+from tsugiki.corpus.rules import failing, rules_of
+from tsugiki.errors import InputError
+from tsugiki.languages import load_pack
+
+JA = load_pack("ja")
+EN = load_pack("en")
+
+
+def share(part, whole):
+    return part / whole if whole else 0.0
+
+
+def plain_swallow(text):
+    """Swallow's definitions (corpus.md §1.4), word for word, with empty texts guarded."""
+    sentences_of = [re.findall(r"[^。．！？!?]+[。．！？!?]?", line) for line in text.split("\n")]
+    paragraphs = ["".join(found) for found in sentences_of]
+    sentences = [sentence for found in sentences_of for sentence in found]
+
+    def count(pattern):
+        return len(re.findall(pattern, text))
+
+    classes = {
+        "hiragana": count("[\u3041-\u3096]"),
+        "katakana": count("[\u30a1-\u30fa]"),
+        "kanji": count("[々〇〻\u3400-\u9fff\uf900-\ufaff]"),
+        "touten": count("[、，]"),
+        "kuten": count("[。．！？]"),
+    }
+    japanese = sum(classes.values())
+    features = {
+        "letters": len(text),
+        "language_letters": japanese,
+        "language_share": share(japanese, len(text)),
+        "sentence_length_max": max(map(len, sentences), default=0),
+        "sentence_length_mean": share(sum(map(len, sentences)), len(sentences)),
+        "ellipsis_share": share(
+            sum(s.strip()[-1:] in ("・", "…") for s in sentences if s.strip()), len(sentences)
+        ),
+        **{f"{name}_share": share(number, japanese) for name, number in classes.items()},
+    }
+    for name, items in (("paragraph", paragraphs), ("sentence", sentences)):
+        counts = Counter(items)
+        features[f"{name}_duplicates"] = share(sum(f - 1 for f in counts.values()), len(items))
+        characters = sum(len(x) * (f - 1) for x, f in counts.items())
+        features[f"{name}_duplicate_letters"] = share(characters, sum(map(len, items)))
+    for n in range(2, 11):
+        grams = Counter(text[i : i + n] for i in range(len(text) - n + 1))
+        if n < 5:
+            features[f"top_{n}gram"] = share(max(grams.values(), default=0), sum(grams.values()))
+        else:
+            features[f"repeated_{n}grams"] = share(sum(f > 1 for f in grams.values()), len(grams))
+    return features
+
+
+def plain_gopher(text):
+    """Gopher's repetition in datatrove's reading (corpus.md §1.4, definition (c))."""
+    words = text.split()
+    features = {}
+    for n in range(2, 5):
+        grams = Counter(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
+        top, times = grams.most_common(1)[0] if grams else ("", 0)
+        features[f"top_word_{n}gram"] = share(len(top) * times, len(text))
+    for n in range(5, 11):
+        seen, characters, i = set(), 0, 0
+        while i + n <= len(words):
+            gram = tuple(words[i : i + n])
+            if gram in seen:
+                characters += sum(map(len, gram))
+                i += n
+            else:
+                seen.add(gram)
+                i += 1
+        features[f"repeated_word_{n}grams"] = share(characters, len(text))
+    return features
+
+
+def agree(found, expected):
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+
+
+ADVERSARIAL = [
+    "",
+    "あ",
+    "。",
+    "。。。！？",
+    "\n\n\n",
+    "あ" * 3000,
+    "あい" * 1500,
+    "同じ文です。" * 200,
+    "\n".join(["同じ段落です。"] * 50),
+    "・…・…",
+    "続く…\n終わり・\n本当。",
+    "々〇〻ーｱ㐀鿿豈ヺヷァぁゖ",
+    "\U00020000" * 30,
+    "abc" * 100 + "日本",
+    "a b c\u2028d",
+    "あ" * 9 + "い",
+]
+
+
+@pytest.mark.parametrize("text", ADVERSARIAL)
+def test_features_of_adversarial_japanese_texts_equal_the_plain_definition(text):
+    found = compute_features(text, JA)
+    agree(found, plain_swallow(text))
+    assert set(found) == set(feature_types(JA))
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(alphabet="あいアイ日本語。、！？!?・…\n a1々ー", max_size=400))
+def test_features_of_random_japanese_texts_equal_the_plain_definition(text):
+    agree(compute_features(text, JA), plain_swallow(text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(words=st.lists(st.sampled_from(["a", "bb", "the", "the", "of", "x-y", "…"]), max_size=120))
+def test_features_of_random_words_equal_the_plain_definition(words):
+    text = " ".join(words)
+    found = compute_features(text, EN)
+    agree(found, plain_gopher(text))
+    assert set(found) == set(feature_types(EN))
+
+
+def test_features_of_english_count_words_lines_and_symbols():
+    text = "The cat and the dog sat with me.\n• bullet one\nmore...\n# # 12 --\nLorem ipsum dolor."
+    found = compute_features(text, EN)
+    assert found["words"] == 8 + 2 + 1 + 1 + 3
+    assert found["stop_words"] == 3
+    assert found["bullet_line_share"] == pytest.approx(1 / 5)
+    assert found["ellipsis_line_share"] == pytest.approx(1 / 5)
+    assert found["terminated_line_share"] == pytest.approx(3 / 5)
+    assert found["symbol_share"] == pytest.approx(2 / 15)
+    assert found["placeholder_texts"] == 1
+    assert found["alphabetic_word_share"] == pytest.approx(14 / 19)
+
+
+def test_features_of_empty_english_text_are_zero():
+    assert all(value == 0 for value in compute_features("", EN).values())
+
+
+def test_features_of_lone_surrogates_do_not_fail():
+    assert compute_features("\ud800" * 10, JA)["letters"] == 10
+
+
+@settings(max_examples=100, deadline=None)
+@given(symbols=st.lists(st.integers(0, 3), max_size=60), first=st.integers(1, 4), more=st.integers(0, 6))
+def test_ngram_counts_equal_a_counter(symbols, first, more):
+    counts = kernels.ngram_counts(np.array(symbols, np.uint32), first, first + more)
+    for row, n in zip(counts.tolist(), range(first, first + more + 1), strict=True):
+        grams = [tuple(symbols[i : i + n]) for i in range(len(symbols) - n + 1)]
+        counter = Counter(grams)
+        if not counter:
+            assert row == [0, 0, 0, 0, 0]
+            continue
+        top, most = counter.most_common(1)[0]
+        repeated = sum(count > 1 for count in counter.values())
+        assert row == [len(grams), len(counter), repeated, most, grams.index(top)]
+
+
+def boundary_features(pack):
+    """A value at each threshold: every rule must let it pass."""
+    values = dict.fromkeys(feature_types(pack), 0.0)
+    for rule in rules_of(pack):
+        values[rule.feature] = rule.threshold
+    return values
+
+
+def test_rules_let_equality_pass_and_reject_beyond_it():
+    for rule in rules_of(JA):
+        features = {**dict.fromkeys(feature_types(JA), 0.0), rule.feature: rule.threshold}
+        assert not rule.rejects(features)
+        beyond = -1e-9 if rule.sign == "<" else 1e-9
+        assert rule.rejects({**features, rule.feature: rule.threshold + beyond})
+
+
+def test_failing_keeps_every_reason_in_the_packs_order():
+    reasons = failing(compute_features("short", JA), rules_of(JA))
+    assert reasons[:4] == ["letters<400", "language_letters<400", "language_share<0.5", "hiragana_share<0.2"]
+    assert "sentence_length_mean<20" in reasons
+
+
+def test_rules_with_two_bounds_have_two_names():
+    names = [rule.name for rule in rules_of(JA)]
+    assert {"sentence_length_mean.min", "sentence_length_mean.max", "letters"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_rules_overrides_change_thresholds_and_reasons():
+    rules = rules_of(JA, {"letters": 10, "sentence_length_mean.max": 120.0})
+    assert {"letters<10", "sentence_length_mean>120"} <= {rule.reason for rule in rules}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"leters": 1.0}, "no rule"),
+        ({"letters": float("nan")}, "nan"),
+        ({"sentence_length_mean": 1.0}, "no rule"),
+    ],
+)
+def test_rules_overrides_that_make_no_sense_are_input_errors(overrides, message):
+    with pytest.raises(InputError, match=message):
+        rules_of(JA, overrides)
+
+
+def test_rules_on_a_feature_that_is_not_computed_are_input_errors():
+    pack = EN.model_copy(update={"rules": {"x": JA.rules["hiragana_share"]}})
+    with pytest.raises(InputError, match="hiragana_share"):
+        rules_of(pack)

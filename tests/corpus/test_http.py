@@ -1,0 +1,95 @@
+"""HTTP responses: headers, transfer and content codings, whole and damaged."""
+
+import gzip
+import zlib
+
+import pytest
+from fastwarc.stream_io import BrotliWriter
+
+from tsugiki.corpus.http import HttpError, OversizeError, parse_response
+
+BODY = "<html>日本語</html>".encode()
+
+
+def block(body, *headers, status="HTTP/1.1 200 OK", newline="\r\n"):
+    return newline.join([status, *headers, "", ""]).encode() + body
+
+
+def parse(data, limit=10_000):
+    return parse_response(data, limit)
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_parse_response_reads_status_headers_and_body(newline):
+    response = parse(block(BODY, "Content-Type: Text/HTML;Charset='Shift_JIS'", "X: a: b", newline=newline))
+    assert (response.status, response.media_type, response.charset) == (200, "text/html", "Shift_JIS")
+    assert response.headers["x"] == "a: b"
+    assert response.body == BODY
+    assert response.skip_reason is None
+
+
+def test_parse_response_without_reason_phrase_is_fine():
+    assert parse(block(BODY, status="HTTP/2 200")).status == 200
+
+
+def raw_deflate(data):
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "encoded"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("x-gzip", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("deflate", raw_deflate(BODY)),
+        ("identity", BODY),
+        ("gzip", BODY),
+    ],
+)
+def test_parse_response_undoes_content_codings(coding, encoded):
+    assert parse(block(encoded, f"Content-Encoding: {coding}")).body == BODY
+
+
+def test_parse_response_undoes_brotli(tmp_path):
+    with BrotliWriter(str(tmp_path / "body.br")) as writer:
+        writer.write(BODY)
+    packed = (tmp_path / "body.br").read_bytes()
+    assert parse(block(packed, "Content-Encoding: br")).body == BODY
+    with pytest.raises(OversizeError):
+        parse(block(packed, "Content-Encoding: br"), limit=10)
+
+
+@pytest.mark.parametrize(
+    ("coding", "encoded"),
+    [
+        ("gzip", gzip.compress(BODY)[:-12]),
+        ("deflate", b"\xff\xff\xff"),
+        ("br", b"\xff\xff\xff"),
+        ("zip", BODY),
+    ],
+)
+def test_parse_response_of_a_damaged_content_coding_is_an_error(coding, encoded):
+    with pytest.raises(HttpError):
+        parse(block(encoded, f"Content-Encoding: {coding}"))
+
+
+def test_parse_response_of_an_inflating_body_stops_at_the_limit():
+    with pytest.raises(OversizeError, match="more than 10000 bytes"):
+        parse(block(gzip.compress(b"\0" * 1_000_000), "Content-Encoding: gzip"))
+
+
+def test_parse_response_joins_chunks():
+    body = b"4\r\n<htm\r\n6;ext=1\r\nl>body\r\n0\r\nTrailer: x\r\n\r\n"
+    assert parse(block(body, "Transfer-Encoding: chunked")).body == b"<html>body"
+
+
+def test_parse_response_with_a_chunked_header_but_no_chunks_keeps_the_body():
+    assert parse(block(BODY, "Transfer-Encoding: chunked")).body == BODY
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"HTTP/1.1\r\n\r\n", b"<html>", b"HTTP/1.1 abc\r\n\r\n"])
+def test_parse_response_of_no_response_is_an_error(data):
+    with pytest.raises(HttpError, match="status line"):
+        parse(data)

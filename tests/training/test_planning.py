@@ -1,0 +1,287 @@
+import pytest
+
+from tsugiki.artifacts.contract import ArtifactType, Forecast
+from tsugiki.errors import InputError
+from tsugiki.models.config import preset
+from tsugiki.training.devices import DEVICES
+from tsugiki.training.memory import activation_bytes_per_token, max_parameters, training_bytes
+from tsugiki.training.planning import micro_batch_rows, shape_of, steps_for
+from tsugiki.training.stage import Config, estimate
+
+GIB = 2**30
+
+
+def model(name, **facts):
+    shape = preset(name)
+    counts = {"parameters": shape.parameters, "vocabulary_size": shape.vocabulary_size}
+    return Forecast(ArtifactType.MODEL, counts, {"model_config": shape.to_hf(), "tokenizer": name, **facts})
+
+
+def documents(text_bytes=10**12, count=10**6):
+    return Forecast(ArtifactType.DOCUMENTS, {"documents": count, "bytes": text_bytes})
+
+
+def swallow_70b(**more):
+    """The published settings (reference: vocabulary-and-continual-pretraining.md, 1.2 and 1.3)."""
+    return Config.model_validate(
+        {
+            "model": "base",
+            "data": {"japanese": 0.9, "english": 0.1},
+            "tokens": "104.86B",
+            "sequence_length": 4096,
+            "batch_tokens": 1024 * 4096,
+            "learning_rate": 5e-5,
+            "warmup": 1000,
+            "precision": "bfloat16",
+            "parallel": {"data": 4, "tensor": 8, "pipeline": 8},
+            "micro_batch_tokens": 4096,
+            "hardware": "a100-40gb",
+            **more,
+        }
+    )
+
+
+def swallow_inputs(name="llama-2-70b"):
+    return {"base": model(name), "japanese": documents(), "english": documents()}
+
+
+def test_estimate_of_swallow_70b_passes_and_agrees_with_the_paper():
+    forecast = estimate(swallow_70b(), swallow_inputs())
+    assert forecast.problems == ()
+    assert forecast.type == ArtifactType.MODEL
+    assert forecast.counts["steps"] == 25_000
+    assert forecast.counts["tokens"] == 25_000 * 1024 * 4096
+    # 6 P T is 4.3e22; attention at 4096 adds little.
+    assert forecast.counts["training_flops"] == pytest.approx(6 * 69e9 * 104.86e9, rel=0.07)
+    # 256 GPUs at the published 158 TFLOP/s would take 1.1e6 s of pure training.
+    assert forecast.seconds == pytest.approx(forecast.counts["training_flops"] / (256 * 0.4 * 312e12))
+    assert 15 * GIB < forecast.memory_bytes < 40 * GIB
+    assert forecast.facts["device"] == "cuda"
+    assert forecast.facts["tokenizer"] == "llama-2-70b"
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [
+        ("llama-2-7b", {"tensor": 2, "pipeline": 2, "data": 8}),
+        ("llama-2-13b", {"tensor": 2, "pipeline": 4, "data": 8}),
+    ],
+)
+def test_estimate_of_smaller_swallow_models_passes(name, parallel):
+    assert estimate(swallow_70b(parallel=parallel), swallow_inputs(name)).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            {"parallel": {"tensor": 3}},
+            ["query heads (64)", "feed-forward layers (28672)", "vocabulary (32000)", "key-value heads"],
+        ),
+        ({"parallel": {"tensor": 8, "pipeline": 7}}, ["7 does not divide layers (80)"]),
+        (
+            {"parallel": {"tensor": 8, "pipeline": 8, "data": 3}},
+            ["3 does not divide sequences of a batch (1024)"],
+        ),
+        (
+            {"parallel": {"tensor": 8, "pipeline": 8, "context": 3}},
+            ["6 does not divide tokens of a sequence (4096)"],
+        ),
+    ],
+)
+def test_estimate_of_a_layout_that_does_not_divide_says_which_number(change, expected):
+    problems = [
+        problem
+        for problem in estimate(swallow_70b(**change), swallow_inputs()).problems
+        if problem.where != "parallel"
+    ]
+    messages = [problem.message for problem in problems if problem.severity == "error"]
+    assert len(messages) >= len(expected)
+    assert all(any(part in message for message in messages) for part in expected)
+    assert all(problem.hint for problem in problems)
+    assert (
+        "1, 2, 4, 8" in problems[0].hint or "divides" in problems[0].hint or "1, 2, 4, 5" in problems[0].hint
+    )
+
+
+def test_estimate_of_an_unpadded_vocabulary_names_it():
+    base = model("llama-2-70b")
+    base.facts["model_config"]["vocab_size"] = 43_177
+    problems = estimate(swallow_70b(), {**swallow_inputs(), "base": base}).problems
+    assert [problem.message for problem in problems] == [
+        "parallel.tensor: 8 does not divide entries of the vocabulary (43177)"
+    ]
+
+
+def test_estimate_of_what_does_not_fit_on_the_device_is_a_problem():
+    (problem,) = estimate(swallow_70b(parallel={"tensor": 8, "data": 4}), swallow_inputs()).problems
+    assert problem.severity == "error"
+    assert "one a100-40gb has 40 GiB" in problem.message
+    (problem,) = estimate(
+        swallow_70b(parallel={"tensor": 8, "data": 4}, hardware=None), swallow_inputs()
+    ).problems
+    assert problem.severity == "warning"
+
+
+def test_estimate_of_a_starved_pipeline_warns():
+    config = swallow_70b(batch_tokens=16 * 4096, parallel={"data": 4, "tensor": 8, "pipeline": 8})
+    assert [problem.severity for problem in estimate(config, swallow_inputs()).problems] == ["warning"]
+
+
+def test_estimate_of_unknown_hardware_suggests_a_name():
+    problem = estimate(swallow_70b(hardware="a100-40g"), swallow_inputs()).problems[0]
+    assert problem.hint == 'did you mean "a100-40gb"?'
+
+
+def small(**more):
+    settings = {
+        "model": {"preset": "llama-mini"},
+        "tokenizer": {"train": "english", "size": 4096},
+        "data": {"english": 1.0},
+        "tokens": "1.5M",
+        "sequence_length": 256,
+        "batch_tokens": 4096,
+        "threads": 2,
+        "device": "cpu",
+    }
+    return Config.model_validate({**settings, **more})
+
+
+def test_estimate_of_the_demo_on_a_cpu_is_small():
+    forecast = estimate(small(), {"english": documents(3_000_000, 500)})
+    assert forecast.problems == ()
+    assert forecast.counts["vocabulary_size"] == 4096
+    assert forecast.counts["tokens"] == 366 * 4096
+    assert forecast.memory_bytes < 2 * GIB
+    assert forecast.disk_bytes < 0.2 * GIB
+    assert 5 < forecast.seconds < 600
+    assert forecast.facts["device"] == "cpu"
+    assert forecast.facts["tokenizer"] == "byte-level BPE of 4096 entries from english"
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "severities"), [(1_200_000, []), (1_000_000, ["warning"]), (300_000, ["error"])]
+)
+def test_estimate_tells_a_corpus_surely_too_small_from_one_that_may_be(text_bytes, severities):
+    problems = estimate(small(), {"english": documents(text_bytes, 300)}).problems
+    assert [problem.severity for problem in problems] == severities
+    assert all(problem.where == "data.english" for problem in problems)
+
+
+def test_estimate_counts_the_training_split_where_it_is_known():
+    counts = {"documents": 300, "bytes": 3_000_000, "train_documents": 200, "train_bytes": 300_000}
+    (problem,) = estimate(small(), {"english": Forecast(ArtifactType.DOCUMENTS, counts)}).problems
+    assert "300,000 bytes" in problem.message
+
+
+def test_estimate_of_files_from_outside_does_not_take_their_size_for_text():
+    files = Forecast(ArtifactType.DOCUMENTS, {"files": 3, "bytes": 1000})
+    assert estimate(small(), {"english": files}).problems == ()
+
+
+def test_estimate_of_equal_compute_gives_the_tokens_that_cost_the_same():
+    base = estimate(small(), {"english": documents()})
+    config = small(tokens=None, equal_compute="base", tokenizer={"train": "english", "size": 6144})
+    larger = estimate(config, {"english": documents(), "base": base})
+    assert larger.counts["tokens"] < base.counts["tokens"]
+    assert 0 <= base.counts["training_flops"] - larger.counts["training_flops"] < 4096 * 2 * 3e7
+    unknown = Forecast(ArtifactType.MODEL, {}, {})
+    (problem,) = estimate(config, {"english": documents(), "base": unknown}).problems
+    assert problem.where == "equal_compute"
+    assert "tokens" not in estimate(config, {"english": documents(), "base": unknown}).counts
+
+
+def test_estimate_of_fewer_tokens_than_a_batch_is_a_problem():
+    (problem,) = estimate(small(tokens=4000), {"english": documents()}).problems
+    assert problem.message == "4,000 tokens are fewer than one batch of 4,096"
+
+
+def test_estimate_of_too_long_a_sequence_is_a_problem():
+    (problem,) = estimate(small(sequence_length=2048), {"english": documents()}).problems
+    assert problem.where == "sequence_length"
+
+
+def test_estimate_of_a_model_of_unknown_shape_warns():
+    config = small(model="someone/something", tokenizer=None)
+    inputs = {
+        "english": documents(),
+        "someone/something": Forecast(ArtifactType.MODEL, facts={"tokenizer": "x"}),
+    }
+    forecast = estimate(config, inputs)
+    assert [problem.severity for problem in forecast.problems] == ["warning"]
+    assert forecast.counts["tokens"] == 366 * 4096
+
+
+def test_shape_of_takes_overrides_and_refuses_what_does_not_hold_together():
+    assert shape_of(small(model={"preset": "llama-mini", "layers": 3}), {}).layers == 3
+    with pytest.raises(InputError, match="5 heads can't share 2"):
+        shape_of(small(model={"preset": "llama-mini", "heads": 5}), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 16),
+        ({"batch_tokens": 256 * 48}, 24),
+        ({"micro_batch_tokens": 256 * 10}, 8),
+        ({"parallel": {"data": 4}}, 4),
+        ({"batch_tokens": 256 * 37}, 1),
+        ({"sequence_length": 16384, "batch_tokens": 16384 * 4}, 1),
+    ],
+)
+def test_micro_batch_rows_divide_each_copys_share_within_the_limit(changes, rows):
+    assert micro_batch_rows(small(**changes)) == rows
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (4095, 0), (4096, 1), (12_287, 2)])
+def test_steps_for_rounds_down(tokens, expected):
+    assert steps_for(tokens, 4096) == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "rows", "states_gib", "activations_gib"),
+    [
+        ({"tensor": 4, "pipeline": 2, "data": 2}, 2, 11.218, 20.750),
+        ({"context": 2, "data": 4}, 1, 56.091, 22.645),
+        ({"tensor": 2, "data": 4}, 2, 33.654, 45.289),
+    ],
+)
+def test_memory_agrees_with_the_worked_values(layout, rows, states_gib, activations_gib):
+    # parallelism-and-memory.md 7.3, Llama-3.1-8B at sequence 8192. Its activations hold the float32 logits of
+    # p = 1 layouts whole (4 (s/c) b h (1 + v/h) / t) and a slack term of 8 (s/c) b h p / t; ours are chunked.
+    shape = preset("llama-3.1-8b")
+    config = Config.model_validate(
+        {
+            "model": "base",
+            "data": {"d": 1.0},
+            "tokens": "1B",
+            "sequence_length": 8192,
+            "batch_tokens": 8192 * 64,
+            "precision": "bfloat16",
+            "parallel": layout,
+            "micro_batch_tokens": 8192 * rows,
+        }
+    )
+    parallel = config.parallel
+    first = max_parameters(shape, config, first=True, last=parallel.pipeline == 1)
+    states = first * (6 + 12 / (parallel.data * parallel.context))
+    assert states / GIB == pytest.approx(states_gib, rel=2e-3)
+    tokens = rows * 8192 / parallel.context
+    stage_layers = shape.layers  # 1F1B: L/p layers of p micro-batches on the first stage
+    layers = activation_bytes_per_token(shape, bfloat16=True) * tokens * stage_layers / parallel.tensor
+    slack = 8 * tokens * shape.hidden_size * parallel.pipeline / parallel.tensor
+    logits = (
+        4 * tokens * (shape.hidden_size + shape.vocabulary_size) / parallel.tensor
+        if parallel.pipeline == 1
+        else 0
+    )
+    assert (layers + slack + logits) / GIB == pytest.approx(activations_gib, rel=2e-3)
+    total = training_bytes(shape, config, rows) / GIB
+    assert 0.75 * (states_gib + activations_gib) < total < 1.15 * (states_gib + activations_gib)
+
+
+def test_devices_have_sensible_figures():
+    assert all(
+        0 < device.utilisation <= 1 and device.bfloat16_flops >= device.float32_flops
+        for device in DEVICES.values()
+    )
