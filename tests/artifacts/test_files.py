@@ -69,6 +69,12 @@ def test_write_json_refuses_nan(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_write_json_keeps_lone_surrogates_as_escapes(tmp_path):
+    value = {"text": "a\ud800b", "語": "接"}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+
+
 def test_read_json_of_a_broken_file_names_it(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(InputError, match="x.json is not valid JSON"):

@@ -330,6 +330,16 @@ def test_estimate_uses_the_forecast_of_the_files_or_their_sizes(tmp_path, crawl,
     assert stage.estimate(config, {}).counts["documents"] == 0
 
 
+def test_estimate_of_data_that_is_elsewhere_believes_what_is_expected_of_it(config):
+    expected = {"bytes": "1B", "documents": "300k"}
+    forecast = stage.estimate(Config(**{**config.model_dump(), "expected": expected}), {})
+    assert forecast.counts["bytes"] == 1e9
+    assert forecast.counts["documents"] == 300_000
+    assert forecast.counts["characters"] == pytest.approx(1e9 / 2.57)
+    assert forecast.seconds is None
+    assert forecast.problems[0].severity == "warning"
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

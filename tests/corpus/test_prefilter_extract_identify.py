@@ -1,5 +1,7 @@
 """The page-level steps between bytes and features."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,8 +94,16 @@ def test_extract_text_of_an_empty_page_is_empty():
 
 
 def test_extract_text_refuses_deep_nesting_quickly():
-    with pytest.raises(TooDeepError, match=str(MAX_DEPTH)):
-        extract_text("<div>" * 100_000)
+    names = "".join(f"<x{i}>" for i in range(50_000))
+    for nested in ("<div>" * 100_000, names):
+        with pytest.raises(TooDeepError, match=str(MAX_DEPTH)):
+            extract_text(nested)
+
+
+def test_extract_text_of_a_long_selection_list_is_quick():
+    start = time.process_time()
+    assert extract_text("<p>あ</p><select>" + "<option value=1>い</option>" * 100_000) == "あ"
+    assert time.process_time() - start < 5
 
 
 def test_extract_text_of_many_siblings_is_not_deep():

@@ -256,3 +256,23 @@ def test_resumed_training_draws_the_last_row_of_each_step(new_run, parse):
     text = parse(render(new_run())).text
     # the fixture writes step 146 twice, first with noise, then with exactly 2.150
     assert re.search(r"adapted: from \d\.\d+ to 2\.150 after", text)
+
+
+def test_samples_take_turns_with_the_target_language_first(new_run, parse):
+    def many(document):
+        document["generations"] = [
+            {
+                "dataset": d,
+                "language": d,
+                "item": f"{n}",
+                "prompt": f"prompt-{d}-{n}.",
+                "outputs": {"base": "x"},
+            }
+            for d in ("en", "ja")
+            for n in range(3)
+        ]
+
+    text = parse(render(new_run(comparison=many))).text
+    order = [f"prompt-{d}-{n}." for n in range(3) for d in ("ja", "en")]
+    assert [text.index(prompt) for prompt in order] == sorted(text.index(prompt) for prompt in order)
+    assert "2 more samples" in text

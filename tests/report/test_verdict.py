@@ -60,8 +60,11 @@ def test_verdict_not_seen_after_adjustment_does_not_claim_that_zero_is_inside(ne
         set_pair(document, "japanese", ("base", "adapted"), -0.06, 0.05, "no difference seen")
 
     first = sentences(new_run(comparison=adjusted))[0]
-    assert "No difference" in first.text
+    assert first.tone == "level"
+    assert first.text.startswith("No clear difference")
     assert "includes zero" not in first.text
+    assert "alone excludes zero; adjusted for all comparisons of the run, p = 0.002" in first.text
+    assert "four times in five" not in first.text
 
 
 def test_second_sentence_reports_the_other_language(new_run):

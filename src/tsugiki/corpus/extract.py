@@ -16,30 +16,14 @@ Extractor = Literal["resiliparse", "trafilatura"]
 MAX_DEPTH = 512
 """Deeper pages are refused, as browsers do: parsers' time grows with the square of the depth."""
 
-_FEW_TAGS = 2 * MAX_DEPTH
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 # Elements that need no end tag: unclosed ones are siblings, not nested.
 _UNCLOSED = frozenset(
-    {
-        *(
-            "area",
-            "base",
-            "br",
-            "col",
-            "embed",
-            "hr",
-            "img",
-            "input",
-            "link",
-            "meta",
-            "param",
-            "source",
-            "track",
-        ),
-        *("wbr", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "colgroup", "caption"),
-        *("option", "optgroup", "rp", "rt", "html", "head", "body"),
-    }
+    "area base br col embed hr img input link meta param source track wbr p li dt dd tr td th thead tbody "  # noqa: SIM905
+    "tfoot colgroup caption option optgroup rp rt html head body".split()
 )
+_MANY_OPTIONS = 500
+_OPTION = re.compile(r"<option\b[^>]*>[^<]*(?:</option\s*>)?", re.IGNORECASE)
 
 
 class TooDeepError(ValueError):
@@ -50,6 +34,8 @@ def extract_text(page: str, extractor: Extractor = "resiliparse") -> str:
     """The main text of an HTML page; empty where it has none. Raises TooDeepError."""
     if _too_deep(page):
         raise TooDeepError(f"elements are nested deeper than {MAX_DEPTH}")
+    if page.lower().count("<option") > _MANY_OPTIONS:
+        page = _OPTION.sub("", page)  # no text, and the parser's time grows with the square of their number
     return tidy(_trafilatura(page) if extractor == "trafilatura" else _resiliparse(page))
 
 
@@ -76,16 +62,21 @@ def _trafilatura(page: str) -> str:
 
 
 def _too_deep(page: str) -> bool:
-    """Whether some element type is open more than MAX_DEPTH times at once."""
-    if page.count("<") < _FEW_TAGS:
+    """Whether elements of one name are open MAX_DEPTH times at once, or all together four times as often."""
+    if page.count("<") < MAX_DEPTH:
         return False
     depth: Counter[str] = Counter()
+    total = 0
     for slash, name in _TAG.findall(page):
         tag = name.lower()
-        if slash:
-            depth[tag] = max(0, depth[tag] - 1)
-        elif tag not in _UNCLOSED:
+        if tag in _UNCLOSED:
+            continue
+        if not slash:
             depth[tag] += 1
-            if depth[tag] > MAX_DEPTH:
+            total += 1
+            if depth[tag] > MAX_DEPTH or total > 4 * MAX_DEPTH:
                 return True
+        elif depth[tag]:
+            depth[tag] -= 1
+            total -= 1
     return False

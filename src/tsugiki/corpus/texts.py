@@ -51,12 +51,16 @@ def read_texts(path: Path, tally: Tally) -> Iterator[Text]:
             tally.skipped["empty body"] += 1
         else:
             tally.pages += 1
-            clean = text.encode("utf-8", "replace").decode("utf-8")  # JSON can hold lone surrogates
             details = row.get("metadata")
             details = details if isinstance(details, dict) else {}
             found = {key: row.get(key) or details.get(key) for key in ("url", "date", "title")}
-            known = {key: value if isinstance(value, str) else None for key, value in found.items()}
-            yield Text(path.name, offset, clean, known["url"] or "", known["date"], known["title"])
+            known = {key: _clean(value) if isinstance(value, str) else None for key, value in found.items()}
+            yield Text(path.name, offset, _clean(text), known["url"] or "", known["date"], known["title"])
+
+
+def _clean(text: str) -> str:
+    """The text without lone surrogates, which JSON can hold and UTF-8 can't."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json_rows(path: Path, tally: Tally) -> Iterator[tuple[int, Mapping[str, Any]]]:

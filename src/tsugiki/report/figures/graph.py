@@ -180,7 +180,7 @@ def _box(node: Node, place: tuple[float, float], width: float) -> Markup:
         element("rect", x=x, y=y, width=width, height=_BOX_HEIGHT, rx=6, class_="node"),
         element("rect", x=x, y=y + 8, width=4, height=_BOX_HEIGHT - 16, rx=2, class_="tab"),
         label(fit(node.name, width - 16), x + 11, y + 18, "strong"),
-        label(fit(node.note, width - 16, 11), x + 11, y + 34, "tick"),
+        label(fit(node.note, width - 16, 10), x + 11, y + 34, "tick"),
         class_=node.css,
     )
 

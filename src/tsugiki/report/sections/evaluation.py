@@ -88,7 +88,8 @@ def _view(run: Run, comparison: Comparison, palette: Palette) -> EvaluationView:
         )
         for index, task in enumerate(ordered)
     ]
-    generations = [_generation(row, palette) for row in comparison.generations[:_MOST_GENERATIONS]]
+    chosen = _by_turns(comparison.generations, run.language)[:_MOST_GENERATIONS]
+    generations = [_generation(row, palette) for row in chosen]
     return EvaluationView(
         comparison=comparison,
         tasks=tuple(tasks),
@@ -192,7 +193,8 @@ class _Intervals:
         side = "left" if self.task.lower_is_better else "right"
         explanation = (
             f"The same items scored by two models, so that hard pages cancel out. To the {side} of zero the "
-            "first model is better; an interval that crosses zero shows no difference."
+            "first model is better; an interval that crosses zero shows no difference. "
+            "The table's verdicts are adjusted for the number of comparisons."
         )
         return half_width(
             f"differences-{self.key}",
@@ -279,6 +281,18 @@ def _page_figure(
         ),
         lambda canvas: scatter(canvas, points, axes, css),
     )
+
+
+def _by_turns(rows: Sequence[facts.Row], language: str) -> list[facts.Row]:
+    """The samples with the languages taking turns, the target language first; order within one is kept."""
+    turns: dict[str, int] = {}
+    keys = []
+    for row in rows:
+        own = facts.text(row, "language")
+        turns[own] = turns.get(own, -1) + 1
+        keys.append((turns[own], own != language, own))
+    order = sorted(range(len(rows)), key=keys.__getitem__)
+    return [rows[index] for index in order]
 
 
 def _generation(row: facts.Row, palette: Palette) -> Generation:

@@ -14,6 +14,8 @@ from tsugiki.report.languages import language_name
 from tsugiki.report.run import Palette, Run, Stage
 from tsugiki.report.sections.verdict import Roles, roles
 
+_LONG = 120
+"""Seconds from which a box of the graph shows the larger unit only."""
 _MODEL_KINDS = frozenset({"train", "vocabulary", "upcycle", "merge"})
 
 
@@ -110,7 +112,10 @@ def graph(run: Run, palette: Palette) -> Figure:
 def _note(stage: Stage) -> str:
     if stage.manifest is None:
         return "not finished"
-    return f"{stage.kind}, {duration(facts.number(stage.provenance, 'seconds'))}"
+    seconds = facts.number(stage.provenance, "seconds")
+    if seconds is None:
+        return stage.kind
+    return f"{stage.kind}, {duration(seconds) if seconds < _LONG else duration(seconds).partition(' ')[0]}"
 
 
 def _css(stage: Stage, palette: Palette) -> str:

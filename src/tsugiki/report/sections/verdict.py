@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsugiki.report.comparisons import BITS_PER_BYTE, Comparison, Estimate, Pair, Task
-from tsugiki.report.formatting import fixed, percent, plural, signed
+from tsugiki.report.formatting import fixed, p_value, percent, plural, signed
 from tsugiki.report.languages import language_name
 from tsugiki.report.run import Palette, Run
 
@@ -116,10 +116,10 @@ class _Writer:
                 evidence,
             )
         else:
-            word = Part("No difference", "figure")
+            word = Part("No clear difference" if pair.excludes_zero else "No difference", "figure")
             seen = Part(f" was seen on held-out {language} text: ")
             between = (Part(" between "), adapted, Part(" and "), baseline)
-            parts = (word, *between, seen, *values, evidence, Part(self._detectable(pair)))
+            parts = (word, *between, seen, *values, evidence, Part(self._doubt(pair)))
         return Sentence(language, TONES.get(pair.verdict, "level"), parts)
 
     def against_control(self, task: Task, found: Roles) -> Sentence | None:
@@ -159,7 +159,7 @@ class _Writer:
                 Part(", "),
                 *self._values(with_it, without, pair),
                 Part(self._evidence(pair, task) + "."),
-                Part("" if pair.verdict in TONES else self._detectable(pair)),
+                Part("" if pair.verdict in TONES else self._doubt(pair)),
             ),
         )
 
@@ -182,7 +182,13 @@ class _Writer:
             f"{signed(pair.low)} to {signed(pair.high)}{zero}{items})"
         )
 
-    def _detectable(self, pair: Pair) -> str:
+    def _doubt(self, pair: Pair) -> str:
+        """Why no difference is claimed: adjusting for many comparisons, or too little data to see one."""
+        if pair.excludes_zero:
+            return (
+                " The interval of this pair alone excludes zero; adjusted for all comparisons of the run, "
+                f"p = {p_value(pair.p_adjusted)}."
+            )
         if pair.detectable is None:
             return ""
         return f" These pages would show a difference of {fixed(abs(pair.detectable))} four times in five."
