@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -174,14 +175,25 @@ def test_interrupt_ends_with_130_and_says_that_it_goes_on(pages):
         "    data: {pages: 1}, tokens: 10M, max_epochs: 100000, sequence_length: 64, batch_tokens: 256}\n"
     )
     command = [*PROGRAM, "run", "long.yaml"]
-    with subprocess.Popen(command, cwd=pages, stderr=subprocess.PIPE, text=True) as runner:
+
+    def heed_interrupts():  # a test run in the background has them ignored, and children inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with subprocess.Popen(
+        command,
+        cwd=pages,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 (one thread here)
+    ) as runner:
         job = pages / "runs" / "long" / "base" / "job.json"
         deadline = time.monotonic() + 120
         while not job.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)
-        runner.send_signal(2)
+        runner.send_signal(signal.SIGINT)
         _, said = runner.communicate(timeout=30)
     assert runner.returncode == 130
+    assert "base: interrupted" in said
     assert "the same command goes on" in said
     assert "Traceback" not in said

@@ -135,19 +135,18 @@ def test_run_killed_at_ten_random_moments_ends_with_the_same_bytes(recipe, undis
     seconds = sum(
         read_manifest(path.parent).provenance["seconds"] for path in undisturbed.glob("*/manifest.json")
     )
-    kills = 0
-    while True:
-        runner = subprocess.Popen(command(recipe, tmp_path), stderr=subprocess.PIPE, text=True)
-        try:
+    kills, code, said = 0, None, ""
+    while code is None:
+        with subprocess.Popen(command(recipe, tmp_path), stderr=subprocess.PIPE, text=True) as runner:
             # early moments matter most: they fall into start-up, units and first checkpoints
-            runner.wait(timeout=draw.uniform(1.0, max(4.0, seconds / 4)) if kills < KILLS else 900)
-        except subprocess.TimeoutExpired:
-            runner.send_signal(signal.SIGKILL)
-            runner.communicate()
-            kills += 1
-            continue
-        assert runner.returncode == 0, runner.stderr.read()
-        break
+            patience = draw.uniform(1.0, max(4.0, seconds / 4)) if kills < KILLS else 900
+            try:
+                _, said = runner.communicate(timeout=patience)
+                code = runner.returncode
+            except subprocess.TimeoutExpired:
+                runner.send_signal(signal.SIGKILL)
+                kills += 1
+    assert code == 0, said
     assert kills >= KILLS // 2
     assert not is_locked(tmp_path / "demo-ja")
     assert content(tmp_path / "demo-ja") == content(undisturbed)

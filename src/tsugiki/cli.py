@@ -22,6 +22,7 @@ app = App(
     name="tsugiki",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # main() says what an interrupted run leaves
     help="""Graft a language onto an open large language model.
 
 One recipe file drives it all: crawl, corpus, vocabulary, continual pre-training, evaluation, report.
@@ -230,14 +231,33 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
         print_schema(kind, config)
 
 
-_STAGES_HELP = {
-    "corpus": "Turn a crawl (WARC) or other documents into clean, deduplicated documents of one language.",
-    "vocabulary": "Extend a model's tokenizer and embeddings for a language, and show what it saves.",
-    "train": "Train a model on documents: from scratch, or on from a base model.",
-    "evaluate": "Score models on held-out documents, with intervals and paired tests.",
+_STAGES = {
+    "corpus": (
+        "Turn a crawl (WARC) or other documents into clean, deduplicated documents of one language.",
+        "tsugiki corpus out/japanese --source 'crawl/*.warc.gz' --language ja --heldout 0.1",
+    ),
+    "vocabulary": (
+        "Extend a model's tokenizer and embeddings for a language, and show what it saves.",
+        "tsugiki vocabulary out/extended --model base --corpus out/japanese --add 8k",
+    ),
+    "train": (
+        "Train a model on documents: from scratch, or on from a base model.",
+        "tsugiki train out/adapted --model out/extended --data '{out/japanese: 1.0}' --tokens 10M",
+    ),
+    "evaluate": (
+        "Score models on held-out documents, with intervals and paired tests.",
+        "tsugiki evaluate out/scores --models base --models out/adapted --heldout out/japanese",
+    ),
 }
-for _number, (_verb, _help) in enumerate(_STAGES_HELP.items()):
-    app.command(f"tsugiki.stage_commands:{_verb}", name=_verb, help=_help, sort_key=10 + _number)
+_ALONE = """Inputs are directories that other stages made, or plain files; values are written as in a recipe.
+The result is an artifact like that of a run: killed at any moment, the same command goes on where it was."""
+for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
+    app.command(
+        f"tsugiki.stage_commands:{_verb}",
+        name=_verb,
+        help=f"{_short}\n\n{_ALONE}\n\nExample: `{_example}`",
+        sort_key=10 + _number,
+    )
 
 
 def _plan(recipe: Path, scale: Literal["mini"] | None, runs: Path) -> Plan:

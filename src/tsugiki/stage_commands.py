@@ -22,19 +22,13 @@ from tsugiki.artifacts.contract import StageConfig
 from tsugiki.artifacts.manifest import read_manifest
 from tsugiki.errors import InputError
 from tsugiki.workflow.display import choose_display
-from tsugiki.workflow.kinds import stage_module
+from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.recipe import Recipe, Stage
 from tsugiki.workflow.running import RunOptions, run_alone
 from tsugiki.workflow.tables import type_name
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-_EXAMPLES = {
-    "corpus": "tsugiki corpus out/japanese --source 'crawl/*.warc.gz' --language ja --heldout 0.1",
-    "vocabulary": "tsugiki vocabulary out/extended --model base/ --corpus out/japanese --add 8k",
-    "train": "tsugiki train out/adapted --model out/extended --data '{out/japanese: 1.0}' --tokens 10M",
-    "evaluate": "tsugiki evaluate out/scores --models base/ --models out/adapted --heldout out/japanese",
-}
 
 
 def _command(kind: str) -> Callable[..., None]:
@@ -60,12 +54,7 @@ def _command(kind: str) -> Callable[..., None]:
     command.__name__ = kind
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {name: given.annotation for name, given in signature.parameters.items()}
-    command.__doc__ = f"""{(config_type.__doc__ or "").strip()}
-
-    Inputs are directories that other stages made, or plain files; values are written as in a recipe. Killed
-    at any moment, the same command goes on where it was.
-
-    Example: `{_EXAMPLES[kind]}`
+    command.__doc__ = """Run one stage alone (the help text is in cli.py, which loads this lazily).
 
     Args:
         out: Directory of the result; made if absent.
@@ -132,6 +121,6 @@ def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool
 
 def __getattr__(name: str) -> Callable[..., None]:
     """The command of a kind, made when it is asked for: the other stages are not imported."""
-    if name not in _EXAMPLES:
+    if name not in KINDS:
         raise AttributeError(name)
     return _command(name)

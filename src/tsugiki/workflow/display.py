@@ -30,8 +30,8 @@ class Display(Protocol):
     def finished(self, name: str, seconds: float, summary: str) -> None:
         """A stage has ended well."""
 
-    def failed(self, name: str) -> None:
-        """A stage has ended badly; the error follows."""
+    def stopped(self, name: str, how: str) -> None:
+        """A stage has ended early, "failed" or "interrupted"; an error follows."""
 
     def close(self) -> None:
         """Leave the terminal tidy."""
@@ -52,7 +52,7 @@ class Silent:
     def finished(self, name: str, seconds: float, summary: str) -> None:
         """Say nothing."""
 
-    def failed(self, name: str) -> None:
+    def stopped(self, name: str, how: str) -> None:
         """Say nothing."""
 
     def close(self) -> None:
@@ -82,8 +82,8 @@ class Lines(Silent):
     def finished(self, name: str, seconds: float, summary: str) -> None:
         _say(f"{name}: done in {seconds:.1f} s; {summary}")
 
-    def failed(self, name: str) -> None:
-        _say(f"{name}: FAILED")
+    def stopped(self, name: str, how: str) -> None:
+        _say(f"{name}: {how}")
 
 
 class Bars:
@@ -116,8 +116,8 @@ class Bars:
             self._tasks[name], total=1, completed=1, text=f"{escape(summary)} [dim]{seconds:.1f} s"
         )
 
-    def failed(self, name: str) -> None:
-        self._progress.update(self._tasks[name], text="[red]failed")
+    def stopped(self, name: str, how: str) -> None:
+        self._progress.update(self._tasks[name], text=f"[red]{how}")
         self._progress.stop_task(self._tasks[name])
 
     def close(self) -> None:

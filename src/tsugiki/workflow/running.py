@@ -243,10 +243,10 @@ def run_stage(
     try:
         code, failure = _run_worker(directory, display, lock)
     except KeyboardInterrupt:
-        display.failed(name)
+        display.stopped(name, "interrupted")
         raise
     if code != 0 or not is_finished(directory):
-        display.failed(name)
+        display.stopped(name, "failed")
         raise _error(directory, code, failure)
     manifest = read_manifest(directory)
     figures = [f"{amount(manifest.counts[key])} {key}" for key in SUMMARY_COUNTS if key in manifest.counts]
