@@ -16,6 +16,7 @@ ends with a line that begins with ``Hint:``. Recipe problems come all at once, a
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ _STORAGE_CAUSES = {
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's word on a full or forbidden disk into a `StorageError` about `path`.
 
-    Arrow and safetensors wrap the system's error in their own; the text is searched then.
+    Arrow and safetensors wrap the system's error in their own; its number is read from the text then.
     """
     try:
         yield
@@ -132,9 +133,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         raise _storage_error(path, cause) from error
     except Exception as error:
-        if "No space left on device" not in str(error):
+        number = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
+        cause = _STORAGE_CAUSES.get(int(number[1] or number[2])) if number else None
+        if cause is None:
             raise
-        raise _storage_error(path, _STORAGE_CAUSES[errno.ENOSPC]) from error
+        raise _storage_error(path, cause) from error
 
 
 def _storage_error(path: Path, cause: tuple[str, str]) -> StorageError:

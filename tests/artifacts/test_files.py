@@ -89,9 +89,17 @@ def test_storage_errors_translates_the_systems_word(tmp_path, number, said):
         raise OSError(number, "from the system")
 
 
-def test_storage_errors_translates_a_full_disk_wrapped_by_a_library(tmp_path):
-    with pytest.raises(StorageError, match="no space"), storage_errors(tmp_path):
-        raise ValueError("[Errno 28] Error writing bytes: No space left on device")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[Errno 28] Error writing bytes: No space left on device", "no space"),  # Arrow
+        ("I/O error: No space left on device (os error 28)", "no space"),  # safetensors
+        ("I/O error: Disk quota exceeded (os error 122)", "quota"),
+    ],
+)
+def test_storage_errors_translates_what_a_library_wraps(tmp_path, text, said):
+    with pytest.raises(StorageError, match=said), storage_errors(tmp_path):
+        raise ValueError(text)
 
 
 def test_storage_errors_lets_other_errors_pass(tmp_path):

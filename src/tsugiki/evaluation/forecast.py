@@ -10,9 +10,9 @@ from tsugiki.errors import Problem
 if TYPE_CHECKING:
     from tsugiki.evaluation.stage import Config
 
-FLOPS_PER_SECOND = 1e11
-"""Floating-point operations a second of a forward pass in float32 on one busy CPU core: 2 * 2.5 M parameters
-took 50 microseconds a token (llama-mini). Small models on idle cores are up to three times as fast."""
+FLOPS_PER_SECOND = 3e11
+"""Floating-point operations a second of a forward pass in float32 on two idle CPU cores: the demo's three
+models of 2.5 M parameters took 26 seconds (docs/log.md). Busy cores took three times as long."""
 ACCELERATOR_FLOPS_PER_SECOND = 4e13
 """The same on an accelerator: an eighth of an A100's dense bfloat16 peak, assumed for short batches."""
 BYTES_PER_TOKEN = 2.5

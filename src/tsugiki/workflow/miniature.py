@@ -2,7 +2,8 @@
 
 The graph stays as it is; only sizes shrink and what is not on this machine is replaced:
 - amounts are capped by the table CAPS (tokens, sequence length, batch, new vocabulary, ...);
-- corpora read the sample crawl of examples/crawl, in their own language;
+- corpora read the sample crawl of examples/crawl, in their own language; several corpora of one language
+  read different files of it, so that what one holds out is not what another trains on;
 - a base model from the hub becomes a stage `mini-base`: llama-mini, trained from scratch on the sample's
   pages of another language than the recipe's;
 - parallel layouts become one process, thresholds that depend on size go away.
@@ -40,6 +41,9 @@ DROPPED: Mapping[str, frozenset[str]] = {
 }
 """Fields that speak of large machines or large data; at mini scale their defaults serve."""
 
+REHEARSAL = (
+    "(Rehearsed at mini scale: it shows that the recipe runs; its scores say nothing of the real run.)"
+)
 HELD_OUT = 0.15
 MAXIMUM_EPOCHS = 50
 PEAK_LEARNING_RATE = 2e-3
@@ -54,7 +58,8 @@ def miniature(data: Mapping[str, Any], path: Path) -> Any:
     from tsugiki.artifacts.contract import ArtifactType, Reference
     from tsugiki.workflow.sources import find_source
 
-    if find_source(Reference("source", SAMPLE, ArtifactType.FILES), path) is None:
+    sample = find_source(Reference("source", SAMPLE, ArtifactType.FILES), path)
+    if sample is None:
         message = f"--scale mini reads the sample crawl, and {SAMPLE} is not here"
         raise RecipeError([Problem(message, "work in a checkout of Tsugiki: `git clone`, then cd into it")])
     mini = copy.deepcopy(data)
@@ -65,7 +70,19 @@ def miniature(data: Mapping[str, Any], path: Path) -> Any:
     for body in bodies.values():
         _shrink(body)
     _replace_base_models(stages, bodies, str(mini.get("language", "")))
+    _share_sample(stages, [file.name for file in sample.paths])
+    mini["description"] = f"{str(mini.get('description', '')).strip()} {REHEARSAL}".strip()
     return mini
+
+
+def _share_sample(stages: Mapping[str, Any], files: list[str]) -> None:
+    """Deal the files of the sample out among the corpora of each language."""
+    corpora = [body for body in stages.values() if isinstance(body, dict) and body.get("kind") == "corpus"]
+    for language in {str(body.get("language")) for body in corpora}:
+        sharing = [body for body in corpora if str(body.get("language")) == language]
+        for number, body in enumerate(sharing):
+            mine = files[number :: len(sharing)] or files
+            body["source"] = [f"{SAMPLE.rsplit('/', 1)[0]}/{name}" for name in mine]
 
 
 def _shrink(body: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _standing(graph: Graph, name: str, directory: Path, identity: Identity, *, l
         detail = "its unfinished work was begun from something else"
         return Standing(name, kind, State.DRIFTED, detail, changed, begun=True)
     if live:
-        return Standing(name, kind, State.RUNNING, begun=begun)
+        return Standing(name, kind, State.RUNNING, str(job.get("progress", "")), begun=begun)
     detail = "killed; goes on from where it was" if begun else "killed before its first checkpoint"
     return Standing(name, kind, State.INTERRUPTED, detail, begun=begun)
 

@@ -25,6 +25,7 @@ from tsugiki.artifacts.contract import Inputs, Outcome, Workspace, open_workspac
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
 from tsugiki.errors import TsugikiError, storage_errors
+from tsugiki.workflow.display import amount
 from tsugiki.workflow.kinds import stage_module
 from tsugiki.workflow.states import FAILURE, JOB
 
@@ -112,12 +113,13 @@ class _Clock:
         """Seconds so far, earlier attempts included."""
         return self._before + time.monotonic() - self._begun
 
-    def note(self) -> None:
-        """Write the seconds into job.json, every few seconds at most."""
+    def note(self, progress: str) -> None:
+        """Write the seconds and how far the stage is into job.json, every few seconds at most."""
         now = time.monotonic()
         if now - self._noted > _CLOCK_EVERY_SECONDS:
             self._noted = now
-            write_json(self._directory / JOB, {**self._job, "seconds": round(self.seconds(), 2)})
+            noted = {"seconds": round(self.seconds(), 2), "progress": progress}
+            write_json(self._directory / JOB, {**self._job, **noted})
 
 
 def _progress_writer(events: TextIO, clock: _Clock) -> Any:
@@ -129,7 +131,7 @@ def _progress_writer(events: TextIO, clock: _Clock) -> Any:
         if now - last < _PROGRESS_EVERY_SECONDS and done < total:
             return
         last = now
-        clock.note()
+        clock.note(f"{done / total:.0%} of {amount(total)} {unit}" if total else f"{amount(done)} {unit}")
         events.write(json.dumps({"done": done, "total": total, "unit": unit, "note": note}) + "\n")
         events.flush()
 
