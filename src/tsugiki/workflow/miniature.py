@@ -62,7 +62,7 @@ def miniature(data: Mapping[str, Any], path: Path) -> Any:
     if sample is None:
         message = f"--scale mini reads the sample crawl, and {SAMPLE} is not here"
         raise RecipeError([Problem(message, "work in a checkout of Tsugiki: `git clone`, then cd into it")])
-    mini = copy.deepcopy(data)
+    mini: Any = copy.deepcopy(data)
     stages = mini.get("stages")
     if not isinstance(stages, dict):
         return mini
