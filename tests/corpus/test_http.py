@@ -93,3 +93,26 @@ def test_parse_response_with_a_chunked_header_but_no_chunks_keeps_the_body():
 def test_parse_response_of_no_response_is_an_error(data):
     with pytest.raises(HttpError, match="status line"):
         parse(data)
+
+
+@pytest.mark.parametrize("start", [b"", b"6\r\n<html>\r\n"])
+def test_parse_response_of_an_absurd_chunk_size_is_no_chunk(start):
+    body = start + b"f" * 25 + b"\r\nbody"
+    expected = b"<html>" if start else body
+    assert parse(block(body, "Transfer-Encoding: chunked")).body == expected
+
+
+def test_parse_response_joins_chunks_with_leading_zeros():
+    body = b"0" * 20 + b"6\r\n<html>\r\n" + b"0" * 20 + b"\r\n\r\n"
+    assert parse(block(body, "Transfer-Encoding: chunked")).body == b"<html>"
+
+
+@pytest.mark.parametrize("status", ["9" * 5000, "2000", "20"])
+def test_parse_response_of_a_status_that_has_not_three_digits_is_an_error(status):
+    with pytest.raises(HttpError, match="status line"):
+        parse(block(BODY, "Content-Type: text/html", status=f"HTTP/1.1 {status} OK"))
+
+
+def test_parse_response_ends_headers_at_newlines_only():
+    headers = b"X-Title: a\x85Content-Type: image/png\r\nContent-Type: text/html\r\n\r\n"
+    assert parse(b"HTTP/1.1 200 OK\r\n" + headers + BODY).media_type == "text/html"

@@ -154,6 +154,13 @@ def test_read_warc_counts_what_is_no_page_by_its_reason(tmp_path, warc):
     assert tally.warnings == []
 
 
+def test_read_warc_of_a_name_look_up_is_no_damage(tmp_path, warc):
+    path = warc.file(tmp_path / "a.warc.gz", [warc.record("20260101 a.example", url="dns:a.example")])
+    tally = Tally()
+    assert list(read_warc(path, tally)) == []
+    assert (dict(tally.skipped), tally.warnings) == ({"not a response": 1}, [])
+
+
 def test_read_warc_skips_bodies_that_are_too_large_without_reading_on_wrongly(tmp_path, warc, members):
     big = warc.member(warc.record("x" * 50_000, url="http://a.example/b"))
     pages, tally = read(tmp_path / "a.warc.gz", members[0] + big + members[1], max_body_bytes=10_000)

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from tsugiki.corpus import texts as module
 from tsugiki.corpus.read import Tally
 from tsugiki.corpus.texts import read_texts
 from tsugiki.errors import InputError
@@ -40,9 +42,10 @@ def test_read_texts_of_each_compression_gives_the_same(tmp_path, name, pack):
 
 
 def test_read_texts_of_parquet(tmp_path):
-    pq.write_table(pa.table({"text": ["a", "b"], "url": ["u", None]}), tmp_path / "a.parquet")
+    columns = {"text": ["a", "b", "c"], "url": ["u", None, None], "metadata": [None, {"url": "v"}, None]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     texts, _ = read(tmp_path / "a.parquet")
-    assert [(text.text, text.url) for text in texts] == [("a", "u"), ("b", "")]
+    assert [(text.text, text.url) for text in texts] == [("a", "u"), ("b", "v"), ("c", "")]
 
 
 def test_read_texts_of_parquet_without_text_is_refused(tmp_path):
@@ -76,3 +79,55 @@ def test_read_texts_of_a_truncated_file_reports_it(tmp_path, name, pack):
     texts, tally = read(tmp_path / name)
     assert len(texts) < 5000
     assert tally.warnings
+
+
+def test_read_texts_of_endless_nesting_is_a_broken_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + '\n{"text": "x"}\n')
+    texts, tally = read(tmp_path / "a.jsonl")
+    assert [text.text for text in texts] == ["x"]
+    assert dict(tally.skipped) == {"broken": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstandard.ZstdCompressor().compress)],
+)
+def test_read_texts_of_an_endless_line_skips_it_in_bounded_memory(tmp_path, monkeypatch, name, pack):
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 1000)
+    (tmp_path / name).write_bytes(pack(b'{"text": "x"}\n' + b"A" * 80_000_000 + b'\n{"text": "y"}\n'))
+    tracemalloc.start()
+    texts, tally = read(tmp_path / name)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(text.text, text.offset) for text in texts] == [("x", 0), ("y", 2)]
+    assert (tally.records, dict(tally.skipped)) == (3, {"too large": 1})
+    assert peak_bytes < (40_000_000 if name.endswith(".zst") else 2_000_000)
+
+
+def test_read_texts_of_nothing_but_nul_is_an_empty_body(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "\0 \0"}))
+    texts, tally = read(tmp_path / "a.jsonl")
+    assert (texts, dict(tally.skipped)) == ([], {"empty body": 1})
+
+
+def test_read_texts_of_a_damaged_parquet_file_keeps_what_comes_before(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"text {number}" for number in range(3000)]})
+    pq.write_table(table, path, row_group_size=1024, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data[start : start + 30] = b"\xff" * 30
+    path.write_bytes(data)
+    texts, tally = read(path)
+    assert [text.text for text in texts] == [f"text {number}" for number in range(1024)]
+    assert (tally.warnings[0]["offset"], dict(tally.skipped)) == (1024, {"broken": 1})
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_read_texts_of_parquet_gives_times_as_text(tmp_path, unit):
+    dates = pa.array(
+        [1_700_000_000_000_000_001 // 10 ** {"s": 9, "us": 3, "ns": 0}[unit]], pa.timestamp(unit)
+    )
+    pq.write_table(pa.table({"text": ["a"], "date": dates}), tmp_path / "a.parquet")
+    (text,), _ = read(tmp_path / "a.parquet")
+    assert text.date == "2023-11-14T22:13:20"

@@ -128,6 +128,14 @@ def test_compare_questions_on_one_page_use_the_cluster_bootstrap(rows):
     assert all(0 <= task["by_model"][m]["low"] <= task["by_model"][m]["high"] <= 1 for m in task["by_model"])
 
 
+@pytest.mark.parametrize(("right", "low", "high"), [(1.0, 0.61, 1.0), (0.0, 0.0, 0.39)])
+def test_compare_all_clustered_answers_alike_still_has_an_interval(right, low, high):
+    made = [cloze_row("base", item, right, cluster=str(item // 4)) for item in range(24)]
+    [task] = run(made, models=("base",))["tasks"]
+    score = task["by_model"]["base"]
+    assert (score["low"], score["high"]) == pytest.approx((low, high), abs=0.01)  # Wilson for 6 clusters
+
+
 def test_compare_adjusts_over_all_pairs_of_all_tasks(rows):
     comparison = run(rows)
     pairs = [pair for task in comparison["tasks"] for pair in task["pairs"]]

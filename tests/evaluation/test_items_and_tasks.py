@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -174,6 +175,41 @@ def test_cloze_items_sentence_on_several_pages_is_neither_asked_nor_offered(text
     ]
     items = Cloze(200, 4, 0, RULES).items(pages)
     assert not any(notice in choice for item in items for choice in item.choices)
+
+
+def test_cloze_items_sentence_asked_on_one_page_but_known_to_others_is_left_out(texts):
+    # On the other pages it comes first, where no question can be asked of it.
+    notice = "All rights to this page are reserved by the writers."
+    middles = [text.split(". ", 3) for text in texts["english"]]
+    pages = [
+        Page("english", str(number), "en", "h", f"c{number}", ". ".join([*parts[:3], f"{notice} {parts[3]}"]))
+        if number == 0
+        else Page("english", str(number), "en", "h", f"c{number}", f"{notice} {'. '.join(parts)}")
+        for number, parts in enumerate(middles)
+    ]
+    items = Cloze(200, 4, 0, RULES).items(pages)
+    assert not any(notice in choice for item in items for choice in item.choices)
+
+
+@pytest.mark.parametrize(("dataset", "language"), [("english", "en"), ("japanese", "ja")])
+def test_cloze_items_rank_of_the_right_length_gives_nothing_away(texts, dataset, language):
+    pages = pages_of(texts, dataset, language)
+    ranks = Counter()
+    for seed in range(4):
+        for item in Cloze(100, 4, seed, RULES).items(pages):
+            order = sorted(item.choices, key=lambda choice: (byte_length(choice.strip()), choice.strip()))
+            ranks[order.index(item.choices[item.answer])] += 1
+    # Two neighbours on either side would give the middle ranks 3/8 each instead of 1/4.
+    assert max(ranks.values()) < 0.32 * ranks.total()
+
+
+def test_cloze_items_of_a_page_that_holds_most_sentences_find_their_distractors(texts):
+    long, *others = pages_of(texts, "english", "en")
+    long = replace(long, text=" ".join(texts["english"][:-3]))
+    items = Cloze(200, 4, 0, RULES).items([long, *others[-3:]])
+    asked = [item for item in items if item.cluster == long.cluster]
+    assert len(asked) > 50
+    assert all(len(item.choices) == 4 for item in items)
 
 
 def test_cloze_items_too_few_pages_raises(texts):

@@ -89,11 +89,39 @@ def test_from_hf_several_end_tokens_takes_the_first():
         ({"num_attention_heads": 4, "num_key_value_heads": 3}, "can't share 3"),
         ({"head_dim": 15}, "odd"),
         ({"num_hidden_layers": 0}, "layers is 0"),
+        ({"num_attention_heads": 0, "head_dim": None}, "heads is 0"),
+        ({"max_position_embeddings": "long"}, "max_position_embeddings"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps"),
+        ({"rope_theta": "a"}, "rope_theta"),
+        ({"rope_scaling": "linear"}, "rope_scaling"),
+        ({"architectures": 3}, "architecture"),
+        ({"vocab_size": True}, "vocab_size"),
+        ({"bos_token_id": "<s>"}, "bos_token_id"),
+        ({"sliding_window": "x"}, "sliding_window"),
     ],
 )
 def test_from_hf_unsupported_model_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         DecoderConfig.from_hf({**preset("llama-nano").to_hf(), **changes})
+
+
+def test_from_hf_of_no_mapping_is_refused():
+    with pytest.raises(InputError, match="no JSON object"):
+        DecoderConfig.from_hf(["LlamaForCausalLM"])
+
+
+def test_from_hf_empty_list_of_end_tokens_is_none():
+    assert DecoderConfig.from_hf({**preset("llama-nano").to_hf(), "eos_token_id": []}).eos_id is None
+
+
+def test_from_hf_keys_that_mistral_leaves_out_are_those_of_transformers():
+    from transformers import MistralConfig
+
+    given = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 16}
+    theirs = MistralConfig(**given, vocab_size=512)
+    ours = DecoderConfig.from_hf({"architectures": ["MistralForCausalLM"], "vocab_size": 512, **given})
+    assert ours.kv_heads == theirs.num_key_value_heads == 8
+    assert ours.max_positions == theirs.sliding_window == 4096
 
 
 def test_training_flops_per_token_matches_the_layers_counted_by_hand():

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tsugiki.artifacts.contract import ArtifactType
-from tsugiki.artifacts.files import write_json, write_text
+from tsugiki.artifacts.files import read_json, write_json, write_text
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
 from tsugiki.artifacts.metrics import MetricsLog
@@ -81,6 +81,12 @@ def write_run(
     return root
 
 
+def identity_in(root: Path, name: str) -> str:
+    """The identity of a finished stage."""
+    path = root / name / "manifest.json"
+    return str(read_json(path)["identity"]) if path.exists() else "0" * 16
+
+
 def write_stage(
     root: Path,
     name: str,
@@ -110,7 +116,7 @@ def write_stage(
         "kind": kind,
         "code_version": 1,
         "config": {"seed": 0},
-        "inputs": dict.fromkeys(inputs, "0" * 16),
+        "inputs": {one: identity_in(root, one) for one in inputs},
     }
     provenance = {
         "started": f"2026-11-21T05:0{index}:00+00:00",

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tsugiki.artifacts.files import read_json, write_json
+from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import read_manifest
 from tsugiki.errors import InputError
 from tsugiki.report import REPORT, render, write_report
@@ -197,6 +198,39 @@ def test_edited_manifest_is_not_shown_as_a_result(new_run, parse):
     write_json(path, manifest)
     text = parse(render(run)).text
     assert "adapted (train): adapted/manifest.json was edited" in text
+
+
+def test_result_made_from_an_earlier_result_is_marked(new_run, parse):
+    run = new_run()
+    assert "Out of date" not in parse(render(run)).text
+    path = run / "adapted" / "manifest.json"
+    read, manifest = read_json(path)["identity"], read_json(path)
+    manifest["payload"]["config"]["seed"] = 7
+    manifest["identity"] = identity_of(manifest["payload"])
+    write_json(path, manifest)
+    text = parse(render(run)).text
+    assert "scores (evaluate): adapted changed after it was read" in text
+    assert f"adapted {read}" in text  # provenance shows what was read
+    path.unlink()
+    assert "scores (evaluate): adapted changed after it was read" in parse(render(run)).text
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "scores.parquet"])
+def test_changed_scores_are_not_shown_as_results(new_run, parse, name):
+    run = new_run()
+    assert "Page by page" in parse(render(run)).text
+    path = run / "scores" / name
+    path.write_bytes(path.read_bytes()[:-20] + b" " * 20)
+    text = parse(render(run)).text
+    assert "Page by page" not in text
+    fault = "No comparison: scores/comparison.json was changed after the stage had finished"
+    assert (fault in text) == (name == "comparison.json")
+
+
+def test_metrics_that_are_no_text_cost_their_curves_only(new_run, parse):
+    run = new_run()
+    (run / "adapted" / "metrics.jsonl").write_bytes(b"\xff\xfe{")
+    assert "Training curves" in parse(render(run)).text
 
 
 def test_missing_comparison_is_reported(new_run, parse):

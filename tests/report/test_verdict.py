@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.report import render
 from tsugiki.report.comparisons import read_comparisons
 from tsugiki.report.page import assign_colours
 from tsugiki.report.run import read_run
-from tsugiki.report.sections.verdict import roles, verdict
+from tsugiki.report.sections.summary import tiles
+from tsugiki.report.sections.verdict import deciding, roles, verdict
 
 
 def sentences(directory):
@@ -53,6 +56,18 @@ def test_verdict_inconclusive_says_what_could_have_been_seen(new_run):
     assert first.text.startswith("No difference between adapted and base was seen on held-out Japanese text")
     assert "which includes zero" in first.text
     assert "would show a difference of 0.071 four times in five" in first.text
+
+
+def test_verdict_of_a_baseline_of_zero_has_no_relative_change(new_run):
+    def nothing(document):
+        for task in document["tasks"]:
+            task["by_model"] = dict.fromkeys(task["by_model"], 0.0)
+            for pair in task["pairs"]:
+                del pair["relative"]
+
+    run = new_run(comparison=nothing)
+    assert "0.000 bits per byte instead of 0.000, –" in sentences(run)[0].text
+    assert render(run)
 
 
 def test_verdict_not_seen_after_adjustment_does_not_claim_that_zero_is_inside(new_run):
@@ -145,3 +160,13 @@ def test_colours_stay_with_the_models(new_run):
         "m3",
     ]
     assert palette.css("unknown") == "m5"
+
+
+def test_key_figures_are_of_the_comparison_that_the_verdict_reads(new_run):
+    run = read_run(new_run())
+    whole = read_comparisons(run)[0]
+    english = replace(whole, tasks=tuple(task for task in whole.tasks if task.language == "en"))
+    assert deciding(run, [english, whole]) is whole
+    assert tiles(run, [english, whole])[0].label == "Japanese, held out"
+    assert deciding(run, [english]) is None
+    assert tiles(run, [english])[0].label == "English, held out"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
-from tsugiki.training.optimizer import adamw, learning_rate, warmup_steps
+from tsugiki.training.optimizer import adamw, learning_rate
+from tsugiki.training.planning import warmup_steps
 
 SWALLOW = {"steps": 25_000, "peak": 1e-4, "minimum": 3.3e-6, "warmup_steps": 1000, "schedule": "cosine"}
 

@@ -1,11 +1,13 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast
 from tsugiki.errors import InputError
 from tsugiki.models.config import preset
 from tsugiki.training.devices import DEVICES
 from tsugiki.training.memory import activation_bytes_per_token, max_parameters, training_bytes
-from tsugiki.training.planning import micro_batch_rows, shape_of, steps_for
+from tsugiki.training.planning import micro_batch_rows, shape_of, steps_for, tokens_for
 from tsugiki.training.stage import Config, estimate
 
 GIB = 2**30
@@ -189,6 +191,29 @@ def test_estimate_of_equal_compute_gives_the_tokens_that_cost_the_same():
     (problem,) = estimate(config, {"english": documents(), "base": unknown}).problems
     assert problem.where == "equal_compute"
     assert "tokens" not in estimate(config, {"english": documents(), "base": unknown}).counts
+
+
+@given(st.integers(1, 40), st.integers(1, 1500), st.integers(1, 200_000))
+def test_tokens_for_the_compute_of_the_same_shape_are_the_same_tokens(hundreds, rows, steps):
+    shape, length = preset("llama-2-70b"), 100 * hundreds
+    tokens = length * rows * steps
+    flops = shape.training_flops_per_token(length) * tokens
+    assert tokens_for(flops, shape, length) == tokens
+    assert tokens_for(flops * (1 - 1e-9), shape, length) <= tokens
+
+
+def test_tokens_for_a_float_that_falls_short_of_a_whole_batch_keeps_it():
+    shape, tokens = preset("llama-2-70b"), 3000 * 1293 * 129081
+    per_token = shape.training_flops_per_token(3000)
+    assert int(per_token * tokens / per_token) == tokens - 1  # why rounding down alone will not do
+    assert tokens_for(per_token * tokens, shape, 3000) == tokens
+
+
+@pytest.mark.parametrize(("warmup", "warned"), [(100, True), (99, False), (0.5, False), (5000, True)])
+def test_estimate_of_a_warmup_as_long_as_the_run_warns(warmup, warned):
+    problems = estimate(small(tokens=4096 * 100, warmup=warmup), {"english": documents()}).problems
+    assert [problem.where for problem in problems if "warm" in problem.message] == ["warmup"] * warned
+    assert all(problem.severity == "warning" for problem in problems)
 
 
 def test_estimate_of_fewer_tokens_than_a_batch_is_a_problem():

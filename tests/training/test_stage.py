@@ -9,7 +9,6 @@ import time
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from tsugiki.artifacts.contract import ArtifactType
 from tsugiki.artifacts.files import sha256_of
@@ -19,7 +18,7 @@ from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.errors import DataError, DriftError, InputError, StageError
 from tsugiki.models.directory import load_decoder, vocabulary_size
 from tsugiki.models.tokenizer import load_tokenizer
-from tsugiki.training.stage import Config
+from tsugiki.training import job, loop
 
 MODEL_FILES = (
     "config.json",
@@ -226,6 +225,52 @@ def test_training_asked_to_terminate_keeps_its_last_step(tmp_path, scratch, corp
     assert sha256_of(tmp_path / "model.safetensors") == sha256_of(trained[0] / "model.safetensors")
 
 
+def test_training_stopped_after_its_last_step_still_knows_its_speed(tmp_path, scratch, run_stage):
+    settings = {**scratch, "tokens": 512}
+    patch = pytest.MonkeyPatch()
+    record = loop._record
+
+    def terminate(*args, **more):
+        record(*args, **more)
+        if more["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    patch.setattr(loop, "_record", terminate)
+    with pytest.raises(SystemExit):
+        run_stage(tmp_path, settings)
+    patch.undo()
+    assert run_stage(tmp_path, settings).counts["tokens_per_second"] > 0
+
+
+def test_training_whose_saved_weights_are_not_the_trained_ones_fails(
+    tmp_path, run_stage, scratch, monkeypatch
+):
+    save = job.save_model
+
+    def spoilt(decoder, tokenizer, directory):
+        with torch.no_grad():
+            decoder.model.norm.weight[0] += 1e-3
+        save(decoder, tokenizer, directory)
+        with torch.no_grad():
+            decoder.model.norm.weight[0] -= 1e-3
+
+    monkeypatch.setattr(job, "save_model", spoilt)
+    with pytest.raises(StageError, match=r"model\.norm\.weight"):
+        run_stage(tmp_path, {**scratch, "tokens": 512})
+
+
+def test_training_on_an_outside_model_proves_how_it_is_read(
+    tmp_path, run_stage, scratch, trained, monkeypatch
+):
+    seen = []
+    check = job.check_parity
+    monkeypatch.setattr(
+        job, "check_parity", lambda directory, *rest: seen.append(directory) or check(directory, *rest)
+    )
+    run_stage(tmp_path, onwards(scratch, tokens=512), base=trained[0])  # no manifest: nobody has proved it
+    assert seen == [trained[0], tmp_path]
+
+
 def test_training_in_a_thread_works_without_signal_handlers(tmp_path, run_stage, scratch):
     errors = []
 
@@ -295,70 +340,3 @@ def test_training_on_a_missing_gpu_raises(tmp_path, run_stage, scratch):
 def test_training_on_a_gpu_agrees_with_the_cpu(tmp_path, run_stage, scratch):
     outcome = run_stage(tmp_path, {**scratch, "device": "cuda"})
     assert outcome.facts["final_loss"] == pytest.approx(GOLDEN_FINAL, abs=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data": {}}, "at least 1 item"),
-        ({"data": {"english": 0.0}}, "mend english"),
-        ({"data": {"english": float("inf")}}, "mend english"),
-        ({"tokens": None}, "either `tokens` or `equal_compute`"),
-        ({"equal_compute": "base"}, "either `tokens` or `equal_compute`"),
-        ({"tokenizer": None}, "a new model needs `tokenizer"),
-        ({"model": "base"}, "remove `tokenizer`"),
-        ({"batch_tokens": 100}, "no multiple of sequence_length"),
-        ({"micro_batch_tokens": 100}, "no multiple of sequence_length"),
-        ({"min_learning_rate": 1.0}, "min_learning_rate is above"),
-        ({"warmup": 2.5}, "a whole number of steps, or a share below 1"),
-        ({"learning_rat": 1.0}, "Extra inputs"),
-        ({"precision": "fp8"}, "float32"),
-        ({"tokens": "many"}, "is not a count"),
-    ],
-)
-def test_config_with_a_fault_is_refused(scratch, change, message):
-    with pytest.raises(ValidationError, match=message):
-        Config.model_validate({**scratch, **change})
-
-
-def test_config_lists_everything_that_it_reads():
-    config = Config.model_validate(
-        {"model": "base", "data": {"a": 1, "b": 2}, "equal_compute": "other", "validation": ["c"]}
-    )
-    assert [(reference.field, reference.name) for reference in config.references()] == [
-        ("model", "base"),
-        ("data.a", "a"),
-        ("data.b", "b"),
-        ("equal_compute", "other"),
-        ("validation", "c"),
-    ]
-
-
-def test_config_identity_leaves_out_how_it_is_run(scratch):
-    plain = Config.model_validate(scratch)
-    other = Config.model_validate(
-        {
-            **scratch,
-            "threads": 9,
-            "parallel": {"data": 2},
-            "micro_batch_tokens": 32,
-            "device": "cpu",
-            "hardware": "cpu",
-        }
-    )
-    assert plain.identity_payload() == other.identity_payload()
-    assert plain.identity_payload() != Config.model_validate({**scratch, "seed": 1}).identity_payload()
-
-
-def test_config_survives_json(scratch):
-    config = Config.model_validate(scratch)
-    assert Config.model_validate(json.loads(config.model_dump_json())) == config
-
-
-def test_stage_module_imports_nothing_heavy():
-    heavy = ("torch", "numpy", "pyarrow", "tokenizers")
-    code = f"import sys, tsugiki.training.stage; print([m for m in {heavy} if m in sys.modules])"
-    seen = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-    )
-    assert seen.stdout.strip() == "[]"

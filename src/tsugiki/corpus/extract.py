@@ -23,7 +23,7 @@ _UNCLOSED = frozenset(
     "tfoot colgroup caption option optgroup rp rt html head body".split()
 )
 _MANY_OPTIONS = 500
-_OPTION = re.compile(r"<option\b[^>]*>[^<]*(?:</option\s*>)?", re.IGNORECASE)
+_OPTION = re.compile(r"<option\b[^<>]*>[^<]*(?:</option\s*>)?", re.IGNORECASE)
 
 
 class TooDeepError(ValueError):

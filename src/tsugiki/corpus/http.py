@@ -11,7 +11,8 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
 _LOOKS_LIKE_HTML = re.compile(
     rb"^\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|\?xml)", re.IGNORECASE | re.DOTALL
 )
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)[^\r\n]*\r?\n")
+_CHUNK_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?![0-9A-Fa-f])[^\r\n]*\r?\n")  # fits into 63 bits
+_STATUS = re.compile(r"\d{3}", re.ASCII)  # RFC 9110, 15: three digits
 _OK = 200
 _REDIRECTS = range(300, 400)
 
@@ -68,9 +69,9 @@ def parse_response(block: bytes, max_body_bytes: int) -> Response:
     head, separator, body = block.partition(b"\r\n\r\n")
     if not separator:
         head, separator, body = block.partition(b"\n\n")
-    lines = head.decode("latin-1").splitlines()
-    status = lines[0].split(None, 2) if lines else []
-    if len(status) < 2 or not status[0].startswith("HTTP/") or not status[1].isdecimal():  # noqa: PLR2004
+    lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")  # splitlines would cut at U+0085 too
+    status = lines[0].split(None, 2)
+    if len(status) < 2 or not status[0].startswith("HTTP/") or not _STATUS.fullmatch(status[1]):  # noqa: PLR2004
         raise HttpError("the record holds no HTTP status line")
     headers: dict[str, str] = {}
     for line in lines[1:]:

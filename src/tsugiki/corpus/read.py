@@ -26,6 +26,7 @@ MAX_BODY_BYTES = 10 << 20
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _WARC_MAGIC = b"WARC/"
 _WINDOW = 1 << 16
+_NOT_HTTP = ("dns:", "whois:")  # Heritrix keeps look-ups as `response` records (WARC 1.1, annex B)
 _CUT_SHORT = "the file ends inside of a gzip member"
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -100,7 +101,7 @@ def read_warc(path: Path, tally: Tally, max_body_bytes: int = MAX_BODY_BYTES) ->
 
 def _page(file: str, offset: int, record: _Record, tally: Tally, limit: int) -> Page | None:
     tally.records += 1
-    if record.kind != WarcRecordType.response:
+    if record.kind != WarcRecordType.response or record.url.startswith(_NOT_HTTP):
         tally.skipped["not a response"] += 1
         return None
     if record.block is None:

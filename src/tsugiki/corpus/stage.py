@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -132,10 +132,27 @@ class Config(StageConfig):
     def references(self) -> tuple[Reference, ...]:
         return tuple(Reference("source", name, ArtifactType.FILES) for name in self.sources)
 
+    def identity_payload(self) -> dict[str, Any]:
+        """The configuration, and what the language pack says: its thresholds decide as those written here."""
+        return {**super().identity_payload(), "language_pack": _pack_identity(self.language)}
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The globs and paths, as written."""
         return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+
+
+def _pack_identity(code: str) -> str | None:
+    """A hash of the language pack's facts, those for forecasts left out; None for an unknown language."""
+    from tsugiki.languages import load_pack
+
+    try:
+        pack = load_pack(code)
+    except InputError:  # `estimate` says so, with all other faults of the recipe
+        return None
+    facts = pack.model_dump(mode="json", exclude={"typical", "name", "native_name"})
+    # the order of columns and reasons, which the hash of a mapping leaves out
+    return identity_of({"facts": facts, "classes": list(pack.script.classes), "rules": list(pack.rules)})
 
 
 def estimate(config: Config, inputs: Forecasts) -> Forecast:
@@ -271,7 +288,8 @@ def _make_units(config: Config, settings: Settings, files: list[Path], out: Work
 
     directory = out.work / "units"
     directory.mkdir(exist_ok=True)
-    version = identity_of({"settings": asdict(settings), "code_version": CODE_VERSION})
+    pack = _pack_identity(config.language)
+    version = identity_of({"settings": asdict(settings), "code_version": CODE_VERSION, "pack": pack})
     units = []
     for file in files:
         key = f"{version}\n{file.name}\n{file.stat().st_size}"

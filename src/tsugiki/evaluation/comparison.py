@@ -33,6 +33,8 @@ from tsugiki.evaluation.wording import Sides, pair_sentence
 SCHEMA_VERSION = 1
 DIGITS = 6
 """Figures are rounded to this many decimals: beyond them lies the noise of float32."""
+_NO_SPREAD = 1e-12
+"""A standard error up to this is rounding."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _task_summary(group: Group, settings: Settings) -> dict[str, Any]:
     seed = stable_integer(settings.seed, group.task, group.dataset)
     estimates = bootstrap_estimates(sums, draws=settings.draws, confidence=settings.confidence, seed=seed)
     if not group.measure.by_byte:
-        estimates = [_bounded_accuracy(group, column, one, settings) for column, one in enumerate(estimates)]
+        estimates = [_bounded_accuracy(group, one, settings) for one in estimates]
     by_model = {
         model: {
             "value": _rounded(one.value),
@@ -209,11 +211,16 @@ def _task_summary(group: Group, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _bounded_accuracy(group: Group, column: int, estimate: Estimate, settings: Settings) -> Estimate:
-    """Wilson's interval where items are independent; in any case nothing outside of 0 to 1."""
-    if group.independent_answers:
-        right = round(float(group.numerator_IM[:, column].sum()))
-        low, high = wilson_interval(right, len(group.clusters), settings.confidence)
+def _bounded_accuracy(group: Group, estimate: Estimate, settings: Settings) -> Estimate:
+    """Wilson's interval where items are independent; in any case nothing outside of 0 to 1.
+
+    Clusters that are all alike (every answer right, say) have no spread to resample. There the clusters count
+    as that many independent answers: an interval of no width would claim certainty.
+    """
+    clusters = len(set(group.clusters))
+    no_spread = isfinite(estimate.low) and estimate.standard_error <= _NO_SPREAD
+    if group.independent_answers or no_spread:
+        low, high = wilson_interval(round(estimate.value * clusters), clusters, settings.confidence)
         return replace(estimate, low=low, high=high)
     if not isfinite(estimate.low):
         return estimate

@@ -14,6 +14,9 @@ from tsugiki.errors import InputError, did_you_mean
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 """What `Decoder` computes: RMSNorm, RoPE, SwiGLU, grouped-query attention, no biases."""
 
+_MISTRAL_DEFAULTS = {"num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096}
+"""What transformers' MistralConfig takes for keys that a config.json leaves out, where Llama differs."""
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -63,30 +66,32 @@ class DecoderConfig:
         A Mistral sliding window that is smaller than `max_position_embeddings` caps `max_positions`: within
         one window sliding attention is plain causal attention.
 
-        Raises InputError for any other architecture, rope type, activation or for biases: such a model would
-        load and give wrong logits.
+        Raises InputError for any other architecture, rope type, activation or for biases (such a model would
+        load and give wrong logits), and for values of the wrong type.
         """
         _check_supported(config)
+        if config["architectures"][0] == "MistralForCausalLM":
+            config = {**_MISTRAL_DEFAULTS, **config}
         theta, scaling = _rope_from_hf(config)
         heads = _number(config, "num_attention_heads")
         hidden = _number(config, "hidden_size")
-        positions = int(config.get("max_position_embeddings", 2048))
-        window = config.get("sliding_window")
+        positions = _number(config, "max_position_embeddings", 2048)
+        window = _number(config, "sliding_window", 0)
         return cls(
             vocabulary_size=_number(config, "vocab_size"),
             hidden_size=hidden,
             intermediate_size=_number(config, "intermediate_size"),
             layers=_number(config, "num_hidden_layers"),
             heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
+            kv_heads=_number(config, "num_key_value_heads", heads),
+            head_dim=_number(config, "head_dim", hidden // max(1, heads)),
             rope_theta=theta,
-            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            norm_eps=_real(config, "rms_norm_eps", 1e-6),
             tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-            max_positions=min(positions, int(window)) if window else positions,
-            bos_id=_first(config.get("bos_token_id")),
-            eos_id=_first(config.get("eos_token_id")),
-            initializer_std=float(config.get("initializer_range", 0.02)),
+            max_positions=min(positions, window) if window else positions,
+            bos_id=_token_id(config, "bos_token_id"),
+            eos_id=_token_id(config, "eos_token_id"),
+            initializer_std=_real(config, "initializer_range", 0.02),
             rope_scaling=scaling,
         )
 
@@ -168,8 +173,11 @@ def _check_shape(config: DecoderConfig) -> None:
 
 
 def _check_supported(config: Mapping[str, Any]) -> None:
-    architecture = (config.get("architectures") or ["(none)"])[0]
-    if architecture not in ARCHITECTURES:
+    if not isinstance(config, Mapping):
+        raise InputError("the model's config.json holds no JSON object", hint="fetch the model again")
+    named = config.get("architectures") or ["(none)"]
+    architecture = named[0] if isinstance(named, list) else named
+    if architecture not in ARCHITECTURES or not isinstance(named, list):
         raise InputError(
             f'the model has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}',
             hint="choose a Llama or Mistral model",
@@ -185,8 +193,10 @@ def _check_supported(config: Mapping[str, Any]) -> None:
 
 def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     """Base and scaling of the rotary embedding; transformers 5 keeps both in `rope_parameters`."""
-    rope: Mapping[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    rope: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise _wrong(config, "rope_scaling", "an object")
+    theta = _real(rope, "rope_theta", _real(config, "rope_theta", 10_000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
@@ -201,21 +211,46 @@ def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]
         raise InputError(
             f"rope scaling llama3 lacks {', '.join(missing)}", hint="mend the model's config.json"
         )
-    return theta, RopeScaling(**{name: rope[name] for name in names})
+    return theta, RopeScaling(
+        factor=_real(rope, "factor"),
+        low_freq_factor=_real(rope, "low_freq_factor"),
+        high_freq_factor=_real(rope, "high_freq_factor"),
+        original_max_position_embeddings=_number(rope, "original_max_position_embeddings"),
+    )
 
 
-def _number(config: Mapping[str, Any], key: str) -> int:
+def _number(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number; `default` where the key is absent or null."""
     value = config.get(key)
-    if not isinstance(value, int):
-        raise InputError(
-            f"the model's config.json has {key} = {value!r}; a whole number is needed", hint="mend the file"
-        )
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(config, key, "a whole number")
     return value
 
 
-def _first(token: int | list[int] | None) -> int | None:
+def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """A number; `default` where the key is absent or null."""
+    value = config.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(config, key, "a number")
+    return value
+
+
+def _wrong(config: Mapping[str, Any], key: str, wanted: str) -> InputError:
+    return InputError(
+        f"the model's config.json has {key} = {config.get(key)!r}; {wanted} is needed", hint="mend the file"
+    )
+
+
+def _token_id(config: Mapping[str, Any], key: str) -> int | None:
     """Llama 3 instruct models list several end tokens; the first is the document's end."""
-    return token[0] if isinstance(token, list) else token
+    value = config.get(key)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is not None and not isinstance(value, int):
+        raise _wrong(config, key, "a token id")
+    return value
 
 
 @cache

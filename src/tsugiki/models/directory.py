@@ -99,6 +99,21 @@ def save_model(
     write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": dtype})
 
 
+def differing_tensors(decoder: Decoder, directory: Path) -> list[str]:
+    """Names of the tensors that are not, to the bit, in `directory` what they are in `decoder`, sorted.
+
+    decoder: on the CPU. One tensor at a time is read.
+    """
+    expected = decoder.state_dict()
+    equal = {
+        name
+        for file in weight_files(directory)
+        for name, stored in read_tensors(file)
+        if name in expected and torch.equal(stored, expected[name])
+    }
+    return sorted(expected.keys() ^ equal)
+
+
 def write_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
     """Write tokenizer.json and the files beside it, each atomically."""
     for name, content in tokenizer.files().items():

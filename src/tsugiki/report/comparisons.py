@@ -121,6 +121,8 @@ def _read(stage: Stage) -> Comparison:
         data, fault = read_json(stage.directory / COMPARISON), ""
     except InputError as error:
         data, fault = {}, error.message.replace(str(stage.directory), stage.name)
+    if stage.changed(COMPARISON):
+        data, fault = {}, f"{stage.name}/{COMPARISON} was changed after the stage had finished"
     alarms = facts.section({"data": data}, "data").get("alarms")
     tasks = tuple(_task(row) for row in facts.rows(data, "tasks"))
     return Comparison(

@@ -19,7 +19,7 @@ from tsugiki.report.sections.corpus import corpora
 from tsugiki.report.sections.cost import cost
 from tsugiki.report.sections.evaluation import evaluations, pair_interval
 from tsugiki.report.sections.provenance import provenance
-from tsugiki.report.sections.summary import graph, missing, tiles
+from tsugiki.report.sections.summary import graph, missing, outdated, tiles
 from tsugiki.report.sections.training import training
 from tsugiki.report.sections.verdict import verdict
 from tsugiki.report.sections.vocabulary import vocabularies
@@ -51,6 +51,7 @@ def render(run_directory: Path) -> str:
         verdict=verdict(run, comparisons, palette),
         tiles=tiles(run, comparisons),
         missing=missing(run),
+        outdated=outdated(run),
         graph=graph(run, palette),
         corpora=corpora(run),
         vocabularies=vocabularies(run, palette),

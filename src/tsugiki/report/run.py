@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tsugiki.artifacts.files import read_json
+from tsugiki.artifacts.files import read_json, sha256_of
 from tsugiki.artifacts.manifest import Manifest, is_finished, read_manifest
 from tsugiki.errors import InputError
 from tsugiki.report import facts
@@ -53,6 +53,16 @@ class Stage:
         """The size of all content files."""
         return sum(entry.bytes for entry in self.manifest.files.values()) if self.manifest else 0
 
+    def changed(self, name: str) -> bool:
+        """Whether the content file `name` is there, but not with the bytes that the stage wrote."""
+        entry = self.manifest.files.get(name) if self.manifest else None
+        path = self.directory / name
+        return entry is not None and path.is_file() and sha256_of(path) != entry.sha256
+
+    def read_identity(self, name: str) -> str:
+        """The identity that input `name` had when this stage read it; empty where none was recorded."""
+        return facts.text(self.manifest.payload, "inputs", name) if self.manifest else ""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,6 +82,12 @@ class Run:
     def stage(self, name: str) -> Stage | None:
         """The stage of that name, finished or not."""
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    def outdated_inputs(self, stage: Stage) -> list[str]:
+        """The stages of this run whose result is no longer the one that `stage` read."""
+        now = {one.name: one.manifest.identity if one.manifest else "" for one in self.stages}
+        read = {name: stage.read_identity(name) for name in stage.inputs if name in now}
+        return [name for name, identity in read.items() if identity and identity != now[name]]
 
     def lineage(self, name: str) -> frozenset[str]:
         """The models that model `name` descends from, itself among them.

@@ -23,6 +23,7 @@ from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
     Parity,
     check_parity,
+    differing_tensors,
     load_decoder,
     read_config,
     resolve_model,
@@ -34,7 +35,7 @@ from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_l
 from tsugiki.training.compute import Compute, choose_device, deterministic, peak_memory_bytes
 from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.optimizer import adamw
-from tsugiki.training.planning import steps_for, tokenizer_name
+from tsugiki.training.planning import steps_for, tokenizer_name, tokens_for
 from tsugiki.training.stage import CODE_VERSION, Config
 from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
 
@@ -63,6 +64,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         tokenizer, decoder = _model(config, inputs, out)
         sources = _sources(config, inputs, tokenizer, out)
         run = _prepare(config, inputs, tokenizer=tokenizer, decoder=decoder, sources=sources, device=device)
+        _check_reading(run, inputs)
         out.log.info(
             "%d steps of %d tokens on %s, %d threads",
             run.mixture.steps,
@@ -170,7 +172,7 @@ def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
                 f'equal_compute: "{config.equal_compute}" has no training_flops in its manifest',
                 hint="name a train stage",
             )
-        tokens = int(flops / shape.training_flops_per_token(config.sequence_length))
+        tokens = tokens_for(flops, shape, config.sequence_length)
     steps = steps_for(tokens or 0, config.batch_tokens)
     if steps < 1:
         raise DataError(
@@ -267,8 +269,26 @@ def _check_training(config: Config, mixture: Mixture, counters: Counters) -> Non
         )
 
 
+def _check_reading(run: Run, inputs: Inputs) -> None:
+    """Prove before any work that a model from outside is read as transformers reads it.
+
+    The check at the end can't: it sees what we wrote, in our understanding of it. A model of another stage
+    was proved there.
+    """
+    name = run.config.model
+    if isinstance(name, str):
+        directory = inputs[name][0] if inputs.get(name) else resolve_model(name)
+        if not is_finished(directory):
+            check_parity(directory, _parity_ids(run), PARITY_TOLERANCE)
+
+
+def _parity_ids(run: Run) -> torch.Tensor:
+    count, length = PARITY_SHAPE
+    return torch.from_numpy(run.mixture.batch(0).ids_BT[:count, :length].copy())
+
+
 def _save(run: Run, tokenizer: TextTokenizer, root: Path) -> Parity:
-    """Write the model directory and prove it: vocabulary, and logits on real training data."""
+    """Write the model directory and prove it: vocabulary, weights, and logits on real training data."""
     decoder = run.decoder.to("cpu").eval()
     save_model(decoder, tokenizer, root)
     rows = vocabulary_size(root)
@@ -280,9 +300,13 @@ def _save(run: Run, tokenizer: TextTokenizer, root: Path) -> Parity:
             f"{root} holds {rows} rows where {run.decoder.config.vocabulary_size} were trained",
             hint="this is a fault in Tsugiki; please report it with the log",
         )
-    count, length = PARITY_SHAPE
-    ids_BT = run.mixture.batch(0).ids_BT[:count, :length]
-    return check_parity(root, torch.from_numpy(ids_BT.copy()), PARITY_TOLERANCE)
+    different = differing_tensors(decoder, root)
+    if different:
+        raise StageError(
+            f"the weights in {root} are not those that were trained: {', '.join(different[:3])} differ",
+            hint="this is a fault in Tsugiki or of the disk; run the stage again, and report it if it stays",
+        )
+    return check_parity(root, _parity_ids(run), PARITY_TOLERANCE)
 
 
 def _outcome(

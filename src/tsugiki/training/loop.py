@@ -23,8 +23,8 @@ from tsugiki.errors import StageError
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import newest_checkpoint, restore, save_checkpoint
 from tsugiki.training.compute import Compute
-from tsugiki.training.optimizer import learning_rate, warmup_steps
-from tsugiki.training.planning import micro_batch_rows
+from tsugiki.training.optimizer import learning_rate
+from tsugiki.training.planning import micro_batch_rows, warmup_steps
 from tsugiki.training.stage import Config
 from tsugiki.training.validation import ValidationSet, bits_per_byte, measure, target_bytes
 
@@ -47,7 +47,7 @@ class Counters:
     bytes_of_source: list[int] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
     tokens_per_second: float | None = None
-    """Median over the steps of this process; None in a checkpoint."""
+    """Median over the steps of the last process that made any."""
 
     @property
     def final_loss(self) -> float:
@@ -158,10 +158,12 @@ def run_steps(run: Run, out: Workspace) -> Counters:
                 _validate(run, counters, step, out)
             due = step % run.config.checkpoint_every_steps == 0 and step < run.mixture.steps
             if due or terminated.is_set():
+                counters.tokens_per_second = median(speeds)
                 _save(run, counters, step, out)
             if terminated.is_set():
                 raise SystemExit(_TERMINATED)
-    counters.tokens_per_second = median(speeds) if speeds else None
+    if speeds:
+        counters.tokens_per_second = median(speeds)
     return counters
 
 

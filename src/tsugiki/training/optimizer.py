@@ -39,13 +39,6 @@ def learning_rate(
     return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * progress))
 
 
-def warmup_steps(warmup: float, steps: int) -> int:
-    """Steps of warm-up: a whole number is steps, a fraction below 1 is a share of all steps (rounded)."""
-    if isinstance(warmup, int) or warmup >= 1:
-        return int(warmup)
-    return round(warmup * steps)
-
-
 def adamw(
     model: nn.Module,
     *,

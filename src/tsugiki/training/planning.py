@@ -6,6 +6,7 @@ Formulas and their sources: `memory.py` for bytes, `DecoderConfig.training_flops
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,6 +31,23 @@ vocabulary) and small or foreign vocabularies (2-3)."""
 def steps_for(tokens: int, batch_tokens: int) -> int:
     """Whole batches in `tokens`: never more tokens than were asked for."""
     return tokens // batch_tokens
+
+
+def tokens_for(flops: float, shape: DecoderConfig, sequence_length: int) -> int:
+    """Tokens that a model of this shape can be trained on with `flops` operations, rounded down.
+
+    flops is a float64 product: from 2^53 on, dividing it may fall an ulp short of the whole number that it
+    was made from, and rounding down would then lose a batch. What is within rounding of it is that number.
+    """
+    tokens = flops / shape.training_flops_per_token(sequence_length)
+    return round(tokens) if math.isclose(tokens, round(tokens), rel_tol=1e-14) else int(tokens)
+
+
+def warmup_steps(warmup: float, steps: int) -> int:
+    """Steps of warm-up: a whole number is steps, a fraction below 1 is a share of all steps (rounded)."""
+    if isinstance(warmup, int) or warmup >= 1:
+        return int(warmup)
+    return round(warmup * steps)
 
 
 def micro_batch_rows(config: Config) -> int:
@@ -163,12 +181,25 @@ def _tokens(
             return None, [Problem(message, "name a train stage", "equal_compute")]
         if shape is None:
             return None, []
-        tokens = int(flops / shape.training_flops_per_token(config.sequence_length))
+        tokens = tokens_for(flops, shape, config.sequence_length)
     steps = steps_for(tokens or 0, config.batch_tokens)
     if steps < 1:
         message = f"{tokens or 0:,} tokens are fewer than one batch of {config.batch_tokens:,}"
         return 0, [Problem(message, "lower batch_tokens or ask for more tokens", "tokens")]
-    return steps * config.batch_tokens, []
+    return steps * config.batch_tokens, list(_warmup_problems(config, steps))
+
+
+def _warmup_problems(config: Config, steps: int) -> Iterator[Problem]:
+    warmup = warmup_steps(config.warmup, steps)
+    if warmup >= steps:
+        reached = config.learning_rate * min(1.0, steps / warmup)
+        yield Problem(
+            f"the warm-up takes {warmup:,} steps and the whole run {steps:,}: the learning rate ends at "
+            f"{reached:.3g} and never falls",
+            "shorten the warm-up, or give a share below 1",
+            "warmup",
+            "warning",
+        )
 
 
 def _shape_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tsugiki.artifacts.contract import (
     EXECUTION,
@@ -27,10 +26,13 @@ CODE_VERSION = 1
 
 MIN_LEARNING_RATE_SHARE = 30
 
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Config(StageConfig):
     """Train a Llama-family decoder on a weighted mixture of documents."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
     model: str | FromPreset = Field(
         description="Model to train on (a stage, a directory or a hub id), or {preset: NAME} for a new one."
     )
@@ -68,7 +70,9 @@ class Config(StageConfig):
     schedule: Literal["cosine", "constant", "wsd"] = Field(
         default="cosine", description="Course of the learning rate after the warm-up."
     )
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates of the moments.")
+    betas: tuple[DecayRate, DecayRate] = Field(
+        default=(0.9, 0.95), description="AdamW's decay rates of the moments."
+    )
     epsilon: float = Field(
         default=1e-8,
         gt=0,
@@ -121,7 +125,7 @@ class Config(StageConfig):
     @field_validator("data")
     @classmethod
     def _weights_are_positive(cls, data: dict[str, float]) -> dict[str, float]:
-        wrong = [name for name, weight in data.items() if not 0 < weight < math.inf]
+        wrong = [name for name, weight in data.items() if not weight > 0]
         if wrong:
             raise ValueError(f"weights have to be positive numbers; mend {', '.join(wrong)}")
         return data
@@ -164,6 +168,14 @@ class Config(StageConfig):
     def sequences_per_step(self) -> int:
         """Sequences of one optimizer step, over all devices."""
         return self.batch_tokens // self.sequence_length
+
+    def identity_payload(self) -> dict[str, Any]:
+        """As the base class has it, with `data` as a list.
+
+        The order of the sources decides which documents each step draws, and a mapping's order is not part
+        of canonical JSON.
+        """
+        return {**super().identity_payload(), "data": [[name, weight] for name, weight in self.data.items()]}
 
     def references(self) -> tuple[Reference, ...]:
         """The model, the documents, and the stage whose compute is to be matched."""

@@ -66,7 +66,11 @@ def sample_texts(directory: Path, maximum_bytes: int) -> list[str]:
 def validation_set(
     name: str, texts: list[str], tokenizer: TextTokenizer, sequence_length: int
 ) -> ValidationSet:
-    """Pack texts into rows of `sequence_length`; what fills the last row up is not counted."""
+    """Pack texts into rows of `sequence_length`; only pieces of the texts are counted.
+
+    What fills the last row up is not, and neither is the end-of-sequence token: it stands for no bytes, so
+    the evaluate stage's bits per byte leave it out too.
+    """
     first, last = document_frame(tokenizer)
     documents = [np.concatenate((first, ids, last)) for ids in tokenizer.encode_batch(texts)]
     tokens = np.concatenate(documents).astype(np.int64)
@@ -80,9 +84,10 @@ def validation_set(
     windows = [window_of(tokens[cut], numbers[cut]) for cut in cuts]
     document_ids_BT = np.stack([window.document_ids_T for window in windows])
     targets_BT = np.stack([window.targets_T for window in windows])
+    has_bytes_BT = tokenizer.piece_bytes[np.maximum(targets_BT, 0)] > 0
     rows = Batch(
         ids_BT=np.stack([window.ids_T for window in windows]),
-        targets_BT=np.where(document_ids_BT == filler, IGNORED, targets_BT),
+        targets_BT=np.where((document_ids_BT != filler) & has_bytes_BT, targets_BT, IGNORED),
         document_ids_BT=document_ids_BT,
         source_B=np.zeros(count, dtype=np.int64),
     )

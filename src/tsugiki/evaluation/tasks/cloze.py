@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tsugiki.errors import DataError
 from tsugiki.evaluation.backend import Backend, Choices
@@ -62,10 +63,15 @@ class Cloze:
 
         A sentence that stands in several clusters of pages (a notice, a footer) is neither asked nor offered.
         """
-        candidates = [found for page in pages for found in self._candidates(page)]
+        candidates = []
         clusters = defaultdict(set)
-        for candidate in candidates:
-            clusters[candidate.sentence].add(candidate.page.cluster)
+        for page in pages:
+            spans = (
+                sentence_spans(page.text, self.rules[page.language]) if page.language in self.rules else []
+            )
+            candidates += _candidates(page, spans)
+            for span in spans:
+                clusters[page.text[span.start : span.end]].add(page.cluster)
         candidates = [found for found in candidates if len(clusters[found.sentence]) == 1]
         pool = sorted(
             {(byte_length(found.sentence), found.sentence, found.page.cluster) for found in candidates}
@@ -85,22 +91,6 @@ class Cloze:
             )
         return items
 
-    def _candidates(self, page: Page) -> list[Candidate]:
-        if page.language not in self.rules:
-            return []
-        text = page.text
-        spans = sentence_spans(text, self.rules[page.language])
-        found = []
-        for index in range(1, len(spans)):
-            sentence = text[spans[index].start : spans[index].end]
-            if not (spans[index].closed and spans[index - 1].closed and _is_prose(sentence)):
-                continue
-            context = _context(text, spans, index)
-            if context:
-                separator = text[spans[index - 1].end : spans[index].start]
-                found.append(Candidate(page, context, separator, sentence))
-        return found
-
     def _spread(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """All candidates, the first of each page before the second of any; hashes order both."""
 
@@ -115,23 +105,30 @@ class Cloze:
         return [candidate for _, _, candidate in sorted(ranked, key=lambda entry: entry[:2])]
 
     def _distractors(self, candidate: Candidate, pool: Sequence[tuple[int, str, str]]) -> list[str]:
-        """Sentences of other clusters: of the nearest lengths, those that come first by hash."""
-        wanted = NEIGHBOURS * (self.options - 1)
-        length = byte_length(candidate.sentence)
-        high = bisect_left(pool, (length, candidate.sentence, ""))
-        low = high - 1
-        near: list[str] = []
-        while len(near) < wanted and (low >= 0 or high < len(pool)):
-            below = length - pool[low][0] if low >= 0 else None
-            above = pool[high][0] - length if high < len(pool) else None
-            if above is None or (below is not None and below < above):
-                chosen, low = pool[low], low - 1
-            else:
-                chosen, high = pool[high], high + 1
-            if chosen[2] != candidate.page.cluster and chosen[1] not in near:
-                near.append(chosen[1])
-        near.sort(key=lambda sentence: stable_integer(self.seed, candidate.sentence, sentence))
-        return near[: self.options - 1]
+        """Sentences of other clusters: of the nearest lengths, those that come first by hash.
+
+        How many of them come before the right one in order of length is drawn evenly from 0 to all (by
+        hash). Neighbours of both sides alike would put the right one in the middle: with four choices the
+        second or third shortest would be right three times in four.
+        """
+        others = self.options - 1
+        place = bisect_left(pool, (byte_length(candidate.sentence), candidate.sentence, ""))
+        sides = [
+            list(islice(self._of_others(candidate, side), NEIGHBOURS * others))
+            for side in (reversed(pool[:place]), pool[place:])
+        ]
+        drawn = stable_integer(self.seed, "shorter", candidate.sentence) % self.options
+        shorter = min(max(drawn, others - len(sides[1])), len(sides[0]))  # at the ends one side runs out
+        chosen: list[str] = []
+        for side, count in zip(sides, (shorter, others - shorter), strict=True):
+            near = side[: NEIGHBOURS * count]
+            near.sort(key=lambda sentence: stable_integer(self.seed, candidate.sentence, sentence))
+            chosen += near[:count]
+        return sorted(chosen, key=lambda sentence: stable_integer(self.seed, sentence, candidate.sentence))
+
+    @staticmethod
+    def _of_others(candidate: Candidate, pool: Iterable[tuple[int, str, str]]) -> Iterator[str]:
+        return (sentence for _, sentence, cluster in pool if cluster != candidate.page.cluster)
 
     def _item(self, candidate: Candidate, wrong: Sequence[str], number: int) -> Item:
         """Right answers take every position equally often: each run of `options` questions uses each once."""
@@ -169,6 +166,20 @@ class Cloze:
                 }
             )
         return rows
+
+
+def _candidates(page: Page, spans: Sequence[Span]) -> list[Candidate]:
+    text = page.text
+    found = []
+    for index in range(1, len(spans)):
+        sentence = text[spans[index].start : spans[index].end]
+        if not (spans[index].closed and spans[index - 1].closed and _is_prose(sentence)):
+            continue
+        context = _context(text, spans, index)
+        if context:
+            separator = text[spans[index - 1].end : spans[index].start]
+            found.append(Candidate(page, context, separator, sentence))
+    return found
 
 
 def _is_prose(sentence: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tsugiki.artifacts.scores import read_scores
+from tsugiki.artifacts.scores import SCORES, read_scores
 from tsugiki.errors import InputError
 from tsugiki.report import facts
 from tsugiki.report.comparisons import BITS_PER_BYTE, Comparison, Estimate, Pair, Task, estimates_of
@@ -253,7 +253,9 @@ def _per_page(run: Run, comparison: Comparison, palette: Palette) -> dict[tuple[
 
 
 def _page_scores(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
-    """Bits per byte by dataset, model and page; empty where the rows are missing."""
+    """Bits per byte by dataset, model and page; empty where the rows are missing or not the stage's own."""
+    if comparison.stage.changed(SCORES):
+        return {}
     try:
         table = read_scores(comparison.stage.directory)
     except InputError:

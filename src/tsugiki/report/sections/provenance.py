@@ -70,7 +70,10 @@ def _record(run: Run, stage: Stage) -> StageRecord:
     payload = {} if manifest is None else {k: v for k, v in manifest.payload.items() if k != "config"}
     return StageRecord(
         stage=stage,
-        inputs=tuple((name, identities.get(name, "outside of the run")) for name in stage.inputs),
+        inputs=tuple(
+            (name, stage.read_identity(name) or identities.get(name, "outside of the run"))
+            for name in stage.inputs
+        ),
         config=outline(manifest.config if manifest else {}),
         counts=outline(stage.counts),
         payload=outline(payload),

@@ -12,7 +12,7 @@ from tsugiki.report.figures.graph import Node, graph_chart
 from tsugiki.report.formatting import count, duration, fixed, percent, signed_percent, size
 from tsugiki.report.languages import language_name
 from tsugiki.report.run import Palette, Run, Stage
-from tsugiki.report.sections.verdict import Roles, roles
+from tsugiki.report.sections.verdict import Roles, deciding, roles
 
 _LONG = 120
 """Seconds from which a box of the graph shows the larger unit only."""
@@ -32,7 +32,8 @@ class Tile:
 def tiles(run: Run, comparisons: Sequence[Comparison]) -> list[Tile]:
     """The key figures that this run can give, in the order of interest."""
     found: list[Tile] = []
-    for comparison in comparisons[:1]:
+    decisive = deciding(run, comparisons)
+    for comparison in [decisive] if decisive else comparisons[:1]:
         part = roles(run, comparison)
         if part is not None:
             found += _score_tiles(comparison, part)
@@ -49,7 +50,9 @@ def _score_tiles(comparison: Comparison, part: Roles) -> list[Tile]:
         tone = pair.verdict if pair.verdict in {"better", "worse"} else ""
         language = language_name(task.language)
         if task.name == BITS_PER_BYTE:
-            change = pair.relative if pair.relative is not None else pair.difference / before.value
+            change = pair.relative
+            if change is None:
+                change = facts.ratio(pair.difference, before.value)
             note = f"{fixed(before.value)} → {fixed(after.value)} bits per byte"
             found.append(Tile(f"{language}, held out", signed_percent(change), note, tone))
         else:
@@ -131,6 +134,21 @@ class Missing:
     name: str
     kind: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A finished stage that read what is no longer there: its figures belong to earlier results."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+
+
+def outdated(run: Run) -> list[Outdated]:
+    """The finished stages that read another result of some input than the one the run holds now."""
+    found = [(s, tuple(run.outdated_inputs(s))) for s in run.stages if s.manifest is not None]
+    return [Outdated(stage.name, stage.kind, inputs) for stage, inputs in found if inputs]
 
 
 def missing(run: Run) -> list[Missing]:

@@ -74,7 +74,10 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
 
 def _steps(stage: Stage) -> list[dict[str, Any]]:
     """The rows of optimizer steps, the last written one of each step (a resumed run repeats some)."""
-    rows = read_metrics(stage.directory / "metrics.jsonl")
+    try:
+        rows = read_metrics(stage.directory / "metrics.jsonl")
+    except (UnicodeDecodeError, OSError):  # no content file: nothing vouches for its bytes
+        rows = []
     latest = {step: row for row in rows if (step := facts.number(row, "step")) is not None}
     return [latest[step] for step in sorted(latest)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tsugiki.report import facts
 from tsugiki.report.comparisons import BITS_PER_BYTE, Comparison, Estimate, Pair, Task
 from tsugiki.report.formatting import fixed, p_value, percent, plural, signed
 from tsugiki.report.languages import language_name
@@ -70,18 +71,30 @@ def _latest(run: Run, models: Sequence[str]) -> str:
 
 def verdict(run: Run, comparisons: Sequence[Comparison], palette: Palette) -> list[Sentence]:
     """The sentences, the one on the target language first; empty where nothing was compared."""
+    comparison = deciding(run, comparisons)
+    found = roles(run, comparison) if comparison else None
+    if comparison is None or found is None:
+        return []
+    tasks = [task for task in comparison.tasks if task.name == BITS_PER_BYTE]
+    own = next(task for task in tasks if task.language == run.language)
+    writer = _Writer(palette, comparison.confidence)
+    sentences = [writer.against_baseline(own, found)]
+    sentences += [writer.against_baseline(t, found) for t in tasks if t.language != run.language]
+    sentences.append(writer.against_control(own, found))
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def deciding(run: Run, comparisons: Sequence[Comparison]) -> Comparison | None:
+    """The comparison that verdict and key figures are read from.
+
+    The first one with an adapted model and bits per byte of the target language; a run may have several
+    evaluate stages, of which some look at other languages only. None where there is none.
+    """
     for comparison in comparisons:
-        tasks = [task for task in comparison.tasks if task.name == BITS_PER_BYTE]
-        own = next((task for task in tasks if task.language == run.language), None)
-        found = roles(run, comparison)
-        if own is None or found is None:
-            continue
-        writer = _Writer(palette, comparison.confidence)
-        sentences = [writer.against_baseline(own, found)]
-        sentences += [writer.against_baseline(t, found) for t in tasks if t.language != run.language]
-        sentences.append(writer.against_control(own, found))
-        return [sentence for sentence in sentences if sentence is not None]
-    return []
+        own = (t for t in comparison.tasks if (t.name, t.language) == (BITS_PER_BYTE, run.language))
+        if any(own) and roles(run, comparison) is not None:
+            return comparison
+    return None
 
 
 @dataclass(frozen=True)
@@ -164,11 +177,13 @@ class _Writer:
         )
 
     def _values(self, after: Estimate, before: Estimate, pair: Pair) -> tuple[Part, ...]:
-        relative = pair.relative if pair.relative is not None else pair.difference / before.value
+        relative = pair.relative
+        if relative is None:
+            relative = facts.ratio(pair.difference, before.value)
         direction = "less" if pair.difference < 0 else "more"
         return (
             Part(f"{fixed(after.value)} bits per byte instead of {fixed(before.value)}, "),
-            Part(f"{percent(abs(relative))} {direction}", "figure"),
+            Part(f"{percent(None if relative is None else abs(relative))} {direction}", "figure"),
         )
 
     def _evidence(self, pair: Pair, task: Task) -> str:
