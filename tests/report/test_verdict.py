@@ -105,7 +105,7 @@ def test_third_sentence_extension_did_not_help(new_run):
 
     third = sentences(new_run(comparison=lose))[2]
     assert third.tone == "worse"
-    assert "Extending the vocabulary did not help" in third.text
+    assert "Extending the vocabulary hurt" in third.text
 
 
 def test_third_sentence_extension_no_difference(new_run):

@@ -157,7 +157,7 @@ class _Writer:
             return Sentence(heading, "level", parts)
         opening = {
             "better": ("Extending the vocabulary ", "helped", " with "),
-            "worse": ("Extending the vocabulary ", "did not help", " with "),
+            "worse": ("Extending the vocabulary ", "hurt", " with "),
         }.get(pair.verdict, ("Extending the vocabulary ", "made no difference that was seen", " with "))
         return Sentence(
             heading,
