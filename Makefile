@@ -1,5 +1,7 @@
 # Everything starts here. `make help` lists the targets.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough: pyenv leaves commands on PATH that only say "command not found".
+RIGHT  := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -15,8 +17,8 @@ help:  ## list the targets
 setup: $(READY)  ## make .venv and install Tsugiki into it, with the pinned versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v < (3, 13); \
-	  sys.exit(0 if ok else f"Python 3.11 or 3.12 is needed; {sys.executable} is {v.major}.{v.minor}.\nHint: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)")'
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RIGHT)' || { echo "Python 3.11 or 3.12 is needed; found: $$(python3 --version 2>&1)."; \
+	  echo "Hint: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)

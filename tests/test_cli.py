@@ -197,3 +197,31 @@ def test_interrupt_ends_with_130_and_says_that_it_goes_on(pages):
     assert "base: interrupted" in said
     assert "the same command goes on" in said
     assert "Traceback" not in said
+
+
+def test_stage_alone_never_deletes_what_is_not_its_own(pages):
+    (pages / "mine").mkdir()
+    (pages / "mine" / "thesis.txt").write_text("years of work")
+    done = call("corpus", "mine", "--source", "pages.jsonl", "--language", "ja", cwd=pages, check=2)
+    assert "did not make what is in it" in done.stderr
+    assert (pages / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_stage_alone_may_be_called_like_its_input(pages):
+    (pages / "base").mkdir()
+    (pages / "base" / "config.json").write_text("{}")
+    done = call(
+        "train", "out/base", "--model", "base", "--data", "{out/pages: 1}", "--tokens", "1k", cwd=pages
+    )
+    assert done.returncode != 0
+    assert "circle" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("out", ["/proc/x", "pages.jsonl"])
+def test_stage_alone_into_an_impossible_place_is_one_clear_error(pages, out):
+    done = call("corpus", out, "--source", "pages.jsonl", "--language", "ja", cwd=pages)
+    assert done.returncode != 0
+    assert "Hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (pages / "pages.jsonl").is_file()

@@ -193,17 +193,26 @@ def verify(target: str, *, runs: Runs = Path("runs"), json: Json = False) -> Non
 
     directory = _run_directory(target, runs)
     stages = [path for path in (directory, *sorted(directory.iterdir())) if is_finished(path)]
-    faults = {path.name: verify_files(path, read_manifest(path)) for path in stages}
+    if not stages:
+        raise InputError(
+            f"{directory} holds no finished stage", hint="name a run, or the directory of a stage"
+        )
+    faults: dict[str, list[str]] = {}
+    for path in stages:
+        try:
+            faults[path.name] = verify_files(path, read_manifest(path))
+        except InputError as error:
+            faults[path.name] = [error.message]
+    bad = [path for path in stages if faults[path.name]]
     if json:
         _print_json({"directory": directory, "faults": faults})
-    else:
-        for name, said in faults.items():
-            print(f"{name}: " + ("; ".join(said) or "as in its manifest"))
-    if any(faults.values()):
-        bad = ", ".join(name for name, said in faults.items() if said)
-        raise StorageError(
-            f"files differ from their manifests in: {bad}", hint="`tsugiki run RECIPE --rebuild`"
-        )
+        sys.exit(1 if bad else 0)
+    for name, said in faults.items():
+        print(f"{name}: " + ("; ".join(said) or "as in its manifest"))
+    if bad:
+        named = ", ".join(path.name for path in bad)
+        hint = f"delete {' and '.join(str(path) for path in bad)}, then run the recipe again"
+        raise StorageError(f"files differ from their manifests in: {named}", hint=hint)
 
 
 @app.command(sort_key=6)
@@ -325,3 +334,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except (OSError, RecursionError) as error:
+        sys.stderr.write(f"\nError: {error}\nHint: check the path, what is there and who may write it\n")
+        sys.exit(1)

@@ -78,6 +78,7 @@ def _option(name: str, info: FieldInfo) -> inspect.Parameter:
         show_default=False,
         required=info.is_required(),
         negative="",
+        consume_multiple=several,
     )
     kind = Annotated[list[str], parameter] if several else Annotated[str, parameter]
     if info.is_required():
@@ -105,7 +106,7 @@ def _config(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
 def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool) -> None:
     name = out.resolve().name
     data = {"stages": {name: {"kind": kind}}}
-    recipe = Recipe(Path("command line"), name, "", "", {name: Stage(name, kind, config)}, data)
+    recipe = Recipe(Path("command line"), name, "", "", {name: Stage(name, kind, config)}, data, alone=True)
     display = choose_display(silent=json)
     try:
         run_alone(recipe, out.resolve(), RunOptions(rebuild=rebuild), display)
@@ -116,7 +117,7 @@ def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool
         done = {"directory": str(out), "counts": manifest.counts, "facts": manifest.facts}
         print(json_module.dumps(done, indent=2, ensure_ascii=False))
     else:
-        print(out)
+        print(manifest.facts.get("verdict") or out)
 
 
 def __getattr__(name: str) -> Callable[..., None]:

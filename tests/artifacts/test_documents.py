@@ -52,6 +52,16 @@ def test_iterate_documents_of_another_directory_says_so(tmp_path):
         list(iterate_documents(tmp_path))
 
 
+def test_iterate_documents_of_a_damaged_part_or_one_without_the_column_names_it(tmp_path):
+    part = tmp_path / "documents" / "part-00000.parquet"
+    write_documents(part, table(200))
+    with pytest.raises(InputError, match="has no column absent"):
+        list(iterate_documents(tmp_path, columns=["absent"]))
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(InputError, match="can't be read"):
+        list(iterate_documents(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.zst"])
 def test_jsonl_round_trip(tmp_path, name):
     rows = [{"id": "1", "text": "改行\nと\u2028"}, {"id": "2", "text": "", "metadata": {"a": 1}}]

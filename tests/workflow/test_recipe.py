@@ -156,3 +156,21 @@ def test_recipe_paths_are_found_beside_the_recipe_and_above(tmp_path, write, mon
     monkeypatch.chdir("/")
     graph = build_graph(load_recipe(deep / "r.yaml"))
     assert graph.sources["pages"][0].paths == (tmp_path / "pages.jsonl",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 3000 + "]" * 3000,
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)),
+    ],
+    ids=["deep", "aliases"],
+)
+def test_recipe_that_stands_for_too_much_is_refused_quickly(write, text):
+    assert "nested too deeply" in problems(write(text))[0].message
+
+
+def test_recipe_with_a_stage_called_like_a_file_of_the_run_is_refused(write):
+    (found,) = problems(write(GOOD.replace("base:", "run.json:")))
+    assert "not a stage name" in found.message

@@ -83,10 +83,26 @@ def iterate_documents(
     """
     wanted = None if columns is None else [*columns, *(["split"] if split and "split" not in columns else [])]
     for file in document_files(directory, part):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted):
-            for row in batch.to_pylist():
-                if split is None or row["split"] == split:
-                    yield row
+        for row in _rows(file, wanted):
+            if split is None or row["split"] == split:
+                yield row
+
+
+def _rows(file: Path, wanted: list[str] | None) -> Iterator[dict[str, Any]]:
+    """The rows of one part; raises InputError where it is damaged or lacks a column."""
+    try:
+        parquet = pq.ParquetFile(file)
+        missing = set(wanted or ("text",)) - set(parquet.schema_arrow.names)
+        if missing:
+            raise InputError(
+                f"{file} has no column {', '.join(sorted(missing))}", hint="make it again with a corpus stage"
+            )
+        for batch in parquet.iter_batches(batch_size=1024, columns=wanted):
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{file} can't be read: {error}", hint="delete its stage's directory and run the stage again"
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

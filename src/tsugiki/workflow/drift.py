@@ -32,23 +32,33 @@ def stale_stages(plan: Plan, wanted: set[str]) -> list[Standing]:
     ]
 
 
-def refuse(plan: Plan, stale: list[Standing]) -> None:
-    """Raise DriftError that shows, field by field, what changed."""
+def refuse(stale: list[Standing], *, alone: bool = False) -> None:
+    """Raise DriftError that shows, field by field, what changed; stages that merely follow get a line each.
+
+    alone: the stage was run without a recipe, where there is only --rebuild.
+    """
+    names = {standing.name for standing in stale}
     lines = []
     for standing in stale:
-        lines.append(f'stage "{standing.name}" was made from something else than the recipe says now:')
+        changed = [difference.field.removeprefix("inputs.") for difference in standing.differences]
         if standing.state == State.DAMAGED:
-            lines[-1] = f'stage "{standing.name}" is damaged: {standing.detail}'
-        reads = set(plan.graph.reads[standing.name])
-        for difference in standing.differences:
-            read = difference.field.removeprefix("inputs.")
-            because = f'  (stage "{read}" changed)' if read in reads else ""
-            lines.append(f"    {difference}{because}")
-    hint = (
-        "put the recipe back; or add --rebuild to make these stages again, --fork NAME to go on in another "
-        "run directory, or --accept to keep the old results under the new recipe (the manifest will say so)"
-    )
-    raise DriftError("\n".join(lines), hint=hint)
+            lines.append(f'stage "{standing.name}" is damaged: {standing.detail}')
+        elif changed and names.issuperset(changed):
+            because = ", ".join(f'(stage "{name}" changed)' for name in changed)
+            lines.append(f'stage "{standing.name}" follows {because}')
+        else:
+            lines.append(f'stage "{standing.name}" was made from something else than the recipe says now:')
+            lines += [f"    {difference}" for difference in standing.differences]
+    raise DriftError("\n".join(lines), hint=_ways_on(stale, alone=alone))
+
+
+def _ways_on(stale: list[Standing], *, alone: bool) -> str:
+    if alone:
+        return "use the options of before, or another directory; or add --rebuild to replace the result"
+    ways = ["--rebuild to make these stages again", "--fork NAME to go on in another run directory"]
+    if all(standing.state == State.DRIFTED and not standing.begun for standing in stale):
+        ways.append("--accept to keep the old results under the new recipe (the manifest will say so)")
+    return f"put the recipe back; or add {', or '.join(ways)}"
 
 
 def rebuild(directory: Path, stale: list[Standing]) -> None:

@@ -75,7 +75,7 @@ def build_graph(recipe: Recipe) -> Graph:
 
 def _resolve(recipe: Recipe, stage: str, reference: Reference) -> str | Source | Problem:
     where = recipe.where("stages", stage, *reference.field.split("."))
-    target = recipe.stages.get(reference.name)
+    target = None if recipe.alone else recipe.stages.get(reference.name)
     if target is not None and reference.type != ArtifactType.FILES:
         produces = target.module.PRODUCES
         if produces == reference.type:

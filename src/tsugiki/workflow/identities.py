@@ -32,6 +32,7 @@ def stage_identities(graph: Graph, digests: DigestCache) -> dict[str, Identity]:
         outside: dict[str, str] = {}
         for source in graph.sources[name]:
             shown = source.reference.name if source.remote else Path(source.reference.name).name
+            shown = shown if shown not in inputs else f"{shown} ({source.reference.field})"
             outside[source.reference.name] = shown
             inputs[shown] = source_identity(source, digests)
         payload = {

@@ -28,6 +28,10 @@ from tsugiki.errors import Problem, RecipeError, did_you_mean
 from tsugiki.workflow.kinds import KINDS, StageModule, stage_module
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+RESERVED = frozenset({"recipe.yaml", "run.json", "origin.json", "digests.json", "report.html"})
+MAXIMUM_DEPTH = 50
+MAXIMUM_NODES = 100_000
+"""More keys and values than any recipe has; YAML aliases can stand for billions."""
 NAME_HINT = "use lower-case letters, digits, dots, dashes and underscores; begin with a letter or digit"
 
 
@@ -68,6 +72,8 @@ class Recipe:
     data: Mapping[str, Any]
     """The recipe as plain data (scale applied), as it is stored beside the results."""
     scale: str | None = None
+    alone: bool = False
+    """One stage without a recipe: its references are paths, even where one is called like the stage."""
 
     def where(self, *keys: str | int) -> str:
         """`file:line` of a key, or of the nearest key above it."""
@@ -91,6 +97,7 @@ def load_recipe(path: Path, *, scale: str | None = None) -> Recipe:
 def recipe_from_data(data: Mapping[str, Any], path: Path, *, scale: str | None = None) -> Recipe:
     """Validate a recipe given as data; `path` is for messages and for resolving relative paths."""
     try:
+        _refuse_huge(data, path)
         head = RecipeHead.model_validate(_plain(data))
     except ValidationError as error:
         known = list(RecipeHead.model_fields)
@@ -134,10 +141,35 @@ def _read_yaml(path: Path) -> CommentedMap:
         raise RecipeError(
             [Problem(f"not valid YAML: {error}", "save it as UTF-8 text", str(path))]
         ) from error
+    except RecursionError as error:
+        raise RecipeError([_huge(path)]) from error
     if not isinstance(data, CommentedMap):
         message = "a recipe is a mapping with the keys recipe, language and stages"
         raise RecipeError([Problem(message, "see recipes/demo-ja.yaml", f"{path}:1")])
     return data
+
+
+def _huge(path: Path) -> Problem:
+    return Problem(
+        "it is nested too deeply, or its aliases stand for too much", "write it out plainly", str(path)
+    )
+
+
+def _refuse_huge(data: Any, path: Path) -> None:
+    """Count what the data holds once its aliases are written out; stop at more than any recipe needs."""
+    stack, count = [iter([data])], 0
+    while stack:
+        value = next(stack[-1], None)
+        if value is None:
+            stack.pop()
+            continue
+        count += 1
+        if count > MAXIMUM_NODES or len(stack) > MAXIMUM_DEPTH:
+            raise RecipeError([_huge(path)])
+        if isinstance(value, Mapping):
+            stack.append(iter([item for item in value.values() if item is not None]))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            stack.append(iter([item for item in value if item is not None]))
 
 
 def _plain(value: Any) -> Any:
@@ -163,7 +195,7 @@ def _name_problems(path: Path, data: Any, head: RecipeHead) -> list[Problem]:
     problems = [
         Problem(f'"{name}" is not a {what}', NAME_HINT, _where(path, data, keys))
         for what, name, keys in named
-        if not NAME.fullmatch(name)
+        if not NAME.fullmatch(name) or name in RESERVED
     ]
     from tsugiki.languages import pack_codes
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from ruamel.yaml import YAML
 
 from tsugiki.artifacts.contract import ArtifactType, StageConfig
-from tsugiki.artifacts.files import read_json, write_json, write_text
+from tsugiki.artifacts.files import PARTIAL, read_json, write_json, write_text
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.errors import (
     BY_NAME,
@@ -112,7 +112,7 @@ def run_alone(recipe: Recipe, directory: Path, options: RunOptions, display: Dis
     with locked(place, name=f".{name}.lock") as lock:
         plan = make_plan(graph, place)
         _check(plan, {name})
-        plan = _settle_drift(plan, {name}, options)
+        plan = _settle_drift(plan, {name}, options, alone=True)
         if plan.stage(name).is_done:
             display.skipped(name, "done before")
             return
@@ -120,6 +120,8 @@ def run_alone(recipe: Recipe, directory: Path, options: RunOptions, display: Dis
 
 
 def _wanted(graph: Graph, options: RunOptions) -> set[str]:
+    if options.until is not None and options.only is not None:
+        raise InputError("--until and --only exclude each other", hint="give one of them")
     for name in (options.until, options.only):
         if name is not None and name not in graph.order:
             raise InputError(f'the recipe has no stage "{name}"', hint=did_you_mean(name, list(graph.order)))
@@ -158,7 +160,7 @@ def _check(plan: Plan, wanted: set[str]) -> None:
                 )
 
 
-def _settle_drift(plan: Plan, wanted: set[str], options: RunOptions) -> Plan:
+def _settle_drift(plan: Plan, wanted: set[str], options: RunOptions, *, alone: bool = False) -> Plan:
     stale = drift.stale_stages(plan, wanted)
     if not stale:
         return plan
@@ -167,7 +169,7 @@ def _settle_drift(plan: Plan, wanted: set[str], options: RunOptions) -> Plan:
     elif options.accept:
         drift.accept(plan.directory, stale, plan.identities)
     else:
-        drift.refuse(plan, stale)
+        drift.refuse(stale, alone=alone)
     return make_plan(plan.graph, plan.directory)
 
 
@@ -261,7 +263,7 @@ def _prepare_job(
     path = directory / JOB
     before: dict[str, Any] = read_json(path) if path.exists() else {}
     if before.get("identity") != identity.hash:
-        shutil.rmtree(directory, ignore_errors=True)
+        _clear(directory)
         before = {}
     (directory / FAILURE).unlink(missing_ok=True)
     job = {
@@ -278,6 +280,18 @@ def _prepare_job(
     }
     write_json(path, job)
     return job
+
+
+def _clear(directory: Path) -> None:
+    """Delete the unfinished work of a stage. Raises InputError for a directory that Tsugiki did not make."""
+    ours = {JOB, JOB + PARTIAL}  # the first thing that is written; a kill may have come in between
+    present = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    if present and not ours & present:
+        raise InputError(
+            f"{directory} is not empty, and Tsugiki did not make what is in it",
+            hint="choose an empty or a new directory; nothing was changed",
+        )
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _run_worker(directory: Path, display: Display, lock: int) -> tuple[int, dict[str, Any] | None]:
