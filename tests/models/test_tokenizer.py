@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tsugiki.errors import DataError, InputError
+from tsugiki.models.byte_level import byte_alphabet, keeps_characters_whole
 from tsugiki.models.tokenizer import (
     BOS,
     EOS,
@@ -135,3 +136,32 @@ def test_piece_bytes_of_sentencepiece_style_pieces():
     tokenizer = TextTokenizer(inner, None, None)
     assert not tokenizer.is_byte_level
     assert tokenizer.piece_bytes.tolist() == [0, 1, 1, 4, 3]
+
+
+def test_train_byte_level_bpe_joins_no_parts_of_different_characters():
+    # フ and サ end in bytes that フ and サ begin after: frequent enough to be learnt across their border
+    texts = ["ファイル フォント ファイル フォント サフサフ " * 40, "plain English words, many words " * 40]
+    tokenizer = train_byte_level_bpe(texts, 280)
+    assert tokenizer.size == 280
+    for piece in tokenizer.pieces[258:]:
+        assert keeps_characters_whole(piece), piece
+    (ids,) = tokenizer.encode_batch(["ファイル フォント"])
+    assert tokenizer.decode(ids) == "ファイル フォント"
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (b"a", True),
+        ("語".encode(), True),
+        ("語尾".encode(), True),
+        (b"\xe3\x83", True),  # the beginning of one character
+        (b"\x83\x95", True),  # the end of one
+        (b"\x95\xe3\x82", False),  # the end of one, the beginning of another
+        (b" \xe3\x81", False),
+        ("語".encode() + b"\xe3", False),
+    ],
+)
+def test_keeps_characters_whole_of_each_sort_of_piece(data, whole):
+    spelt = {byte: character for character, byte in byte_alphabet().items()}
+    assert keeps_characters_whole("".join(spelt[byte] for byte in data)) == whole

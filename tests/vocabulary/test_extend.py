@@ -10,10 +10,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from tsugiki.artifacts.documents import iterate_documents
 from tsugiki.errors import DataError, InputError
+from tsugiki.models.byte_level import piece_to_bytes
 from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
 from tsugiki.vocabulary.extend import extend_tokenizer, unreachable_pieces
 from tsugiki.vocabulary.learner import Limits
-from tsugiki.vocabulary.pieces import piece_to_bytes, script_of
+from tsugiki.vocabulary.pieces import script_of
 from tsugiki.vocabulary.words import segment_words, training_texts
 
 LIMITS = Limits(wanted=200, minimum_count=2, maximum_characters=16, ascii=False)

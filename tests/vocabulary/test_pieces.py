@@ -5,13 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
+from tsugiki.models.byte_level import byte_alphabet, piece_to_bytes
 from tsugiki.vocabulary.pieces import (
     MIXED_SCRIPTS,
     Kind,
     Scripts,
-    byte_alphabet,
     describe_pieces,
-    piece_to_bytes,
     script_of,
 )
 

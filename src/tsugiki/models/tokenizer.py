@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.identity import canonical_json
 from tsugiki.errors import DataError, InputError
+from tsugiki.models.byte_level import keeps_characters_whole
 
 BOS = "<|begin_of_text|>"
 EOS = "<|end_of_text|>"
@@ -194,8 +195,9 @@ def train_byte_level_bpe(texts: Iterable[str], size: int) -> TextTokenizer:
     """Train a byte-level BPE tokenizer of exactly `size` pieces.
 
     The same texts give the same bytes. The pieces are the two special tokens (`BOS`, `EOS`: ids 0 and 1),
-    the 256 bytes, then merges in the order they were learnt. Words are cut by `WORD_PATTERN`. As in Llama 3,
-    a text encoded for the model with special tokens starts with `BOS`.
+    the 256 bytes, then merges in the order they were learnt. Words are cut by `WORD_PATTERN`, and no
+    piece crosses a character's edge. As in Llama 3, a text encoded for the model with special tokens starts
+    with `BOS`.
 
     Raises InputError for a size below 258, DataError where the texts hold fewer different pairs than asked
     for.
@@ -214,18 +216,7 @@ def train_byte_level_bpe(texts: Iterable[str], size: int) -> TextTokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[AddedToken(BOS, special=True), AddedToken(EOS, special=True)],
-        initial_alphabet=sorted(alphabet),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() < size:
-        raise DataError(
-            f"the texts give a vocabulary of {tokenizer.get_vocab_size()} pieces; {size} were asked for",
-            hint="give more text, or ask for fewer pieces",
-        )
+    _learn_whole_characters(tokenizer, list(texts), size, sorted(alphabet))
     tokenizer.post_processor = processors.Sequence(
         [
             processors.ByteLevel(trim_offsets=False),
@@ -237,3 +228,51 @@ def train_byte_level_bpe(texts: Iterable[str], size: int) -> TextTokenizer:
         ]
     )
     return TextTokenizer(tokenizer, tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS))
+
+
+def _learn_whole_characters(tokenizer: Tokenizer, texts: list[str], size: int, alphabet: list[str]) -> None:
+    """Train, and leave out merges that join a part of one character to (a part of) another.
+
+    Such pieces (the end of one Japanese character with the start of the next, say) win a place in a base by
+    frequency, and would later keep an extension from seeing the characters whole: merges of the base come
+    first. More merges are learnt than asked for until enough good ones are there; where the texts hold no
+    more, the others fill up, last and so with the least priority.
+    """
+    spare = max(32, size // 32)
+    while True:
+        trainer = trainers.BpeTrainer(
+            vocab_size=size + spare,
+            special_tokens=[AddedToken(BOS, special=True), AddedToken(EOS, special=True)],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        learnt = json.loads(tokenizer.to_str())["model"]
+        pieces = {piece: number for piece, number in learnt["vocab"].items() if number < len(alphabet) + 2}
+        good = [merge for merge in learnt["merges"] if keeps_characters_whole("".join(merge))]
+        kept = _take_merges(good, pieces, size)
+        if len(pieces) < size and tokenizer.get_vocab_size() < size + spare:  # the texts hold no more pairs
+            done = set(kept)
+            rest = [merge for merge in learnt["merges"] if tuple(merge) not in done]
+            kept += _take_merges(rest, pieces, size)
+            if len(pieces) < size:
+                raise DataError(
+                    f"the texts give a vocabulary of {len(pieces)} pieces; {size} were asked for",
+                    hint="give more text, or ask for fewer pieces",
+                )
+        if len(pieces) == size:
+            tokenizer.model = models.BPE(pieces, kept)
+            return
+        spare *= 2
+
+
+def _take_merges(merges: list[list[str]], pieces: dict[str, int], size: int) -> list[tuple[str, str]]:
+    """The merges whose parts are in `pieces`, in order, until it holds `size`; their results join it."""
+    taken = []
+    for left, right in merges:
+        if len(pieces) == size:
+            break
+        if left in pieces and right in pieces:
+            taken.append((left, right))
+            pieces.setdefault(left + right, len(pieces))
+    return taken

@@ -10,9 +10,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tsugiki.errors import DataError, InputError, StageError
+from tsugiki.models.byte_level import byte_alphabet, piece_to_bytes
 from tsugiki.models.tokenizer import TextTokenizer, is_byte_level
 from tsugiki.vocabulary.learner import Limits, learn_merges
-from tsugiki.vocabulary.pieces import Scripts, byte_alphabet, describe_pieces, piece_to_bytes
+from tsugiki.vocabulary.pieces import Scripts, describe_pieces
 from tsugiki.vocabulary.words import Words
 
 _SLACK_PIECES = 64

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsugiki.models.byte_level import piece_to_bytes
 from tsugiki.models.tokenizer import TextTokenizer
 from tsugiki.vocabulary.extend import Extension, base_contents
-from tsugiki.vocabulary.pieces import piece_to_bytes
 from tsugiki.vocabulary.words import BATCH_DOCUMENTS, measuring_split, sample_documents
 
 EXAMPLES = 40
@@ -42,6 +42,9 @@ class Measurement:
     """
 
     uses_P: NDArray[np.int64]
+    fragments: Counter[str] = field(default_factory=Counter)
+    """Tokens of the first dataset that are no whole characters, "before" and "after"; `tokens` counts all."""
+    tokens: Counter[str] = field(default_factory=Counter)
     tallies: dict[tuple[str, str, str], Tally] = field(default_factory=dict)
     characters: Counter[str] = field(default_factory=Counter)
     documents: int = 0
@@ -67,6 +70,7 @@ def measure(
     without new pieces. progress: called with the number of documents done.
     """
     found = Measurement(np.zeros(extension.tokenizer.size, dtype=np.int64))
+    is_fragment = {"before": _fragments(base), "after": _fragments(extension.tokenizer)}
     for place, (name, directory) in enumerate(datasets):
         measured = measuring_split(directory)
         for rows in _row_batches(directory, maximum_characters):
@@ -79,9 +83,18 @@ def measure(
                 _count(found, name, rows[number], old_T, after[number])
                 if place == 0:
                     found.characters.update(texts[number])
+                    for moment, ids_T in (("before", old_T), ("after", after[number])):
+                        found.fragments[moment] += int(is_fragment[moment][ids_T].sum())
+                        found.tokens[moment] += len(ids_T)
             _collect_texts(found, extension, [texts[number] for number in chosen], wanted_texts)
             progress(found.documents)
     return found
+
+
+def _fragments(tokenizer: TextTokenizer) -> NDArray[np.bool_]:
+    """For each piece, whether its bytes are no whole characters."""
+    pieces = [piece_to_bytes(piece) or b"" for piece in tokenizer.pieces]
+    return np.array([piece.decode("utf-8", "ignore").encode() != piece for piece in pieces], dtype=np.bool_)
 
 
 def _row_batches(directory: Path, maximum_characters: int) -> Iterator[list[dict[str, Any]]]:
@@ -140,13 +153,19 @@ def savings(found: Measurement) -> list[dict[str, Any]]:
 
 
 def coverage(found: Measurement, base: TextTokenizer, extended: TextTokenizer) -> dict[str, float]:
-    """Shares of the first dataset's characters, distinct and by occurrence, that are one token alone."""
+    """How whole the first dataset's characters stay.
+
+    characters_, occurrences_single_token: the share of its characters, distinct and by occurrence, that are
+    one token on their own. fragment_tokens: the share of the tokens of its running text that are no whole
+    characters; merges of the base across characters show here alone.
+    """
     characters = sorted(found.characters)
     counts = np.array([found.characters[character] for character in characters], dtype=np.int64)
     shares: dict[str, float] = {"distinct_characters": len(characters)}
     for moment, tokenizer in (("before", base), ("after", extended)):
         is_single = np.array([len(ids) == 1 for ids in tokenizer.encode_batch(characters)], dtype=np.bool_)
         shares[f"characters_single_token_{moment}"] = round(float(is_single.mean()), 6)
+        shares[f"fragment_tokens_{moment}"] = round(found.fragments[moment] / max(found.tokens[moment], 1), 6)
         shares[f"occurrences_single_token_{moment}"] = round(float(counts[is_single].sum() / counts.sum()), 6)
     return shares
 

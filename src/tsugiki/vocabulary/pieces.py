@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,27 +36,6 @@ class Kind(IntEnum):
     """The first bytes of one character."""
     CONTINUATION = 3
     """Bytes from within one character, without its first."""
-
-
-@cache
-def byte_alphabet() -> Mapping[str, int]:
-    """GPT-2's spelling of bytes: each of 256 printable characters, and the byte it stands for.
-
-    Bytes that are printable in Latin-1 stand for themselves; the others follow from U+0100 on, in order.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-def piece_to_bytes(piece: str) -> bytes | None:
-    """The bytes that a byte-level piece spells; None where it is not in that alphabet (an added token)."""
-    alphabet = byte_alphabet()
-    try:
-        return bytes(alphabet[character] for character in piece)
-    except KeyError:
-        return None
 
 
 def script_of(character: str) -> str:

@@ -179,6 +179,11 @@ def _proofs(stage: Stage) -> list[Proof]:
         before = facts.number(found, "coverage", "occurrences_single_token_before")
         figure = Markup("{} → {}").format(percent(before), percent(single))
         proofs.append(Proof("Characters of the text that are one token on their own", figure, None))
+    pieces = facts.number(found, "coverage", "fragment_tokens_after")
+    if pieces is not None:
+        before = facts.number(found, "coverage", "fragment_tokens_before")
+        figure = Markup("{} → {}").format(percent(before), percent(pieces))
+        proofs.append(Proof("Tokens of running text that are only part of a character", figure, None))
     norms = [_median(facts.section(found, "new_row_norms"), name) for name in ("quantiles", "old_quantiles")]
     if None not in norms:
         figure = Markup("{}, old rows {}").format(*(fixed(norm) for norm in norms))
