@@ -23,6 +23,11 @@ def documents(text_bytes=10**12, count=10**6):
     return Forecast(ArtifactType.DOCUMENTS, {"documents": count, "bytes": text_bytes})
 
 
+def recipe_problems(config, inputs):
+    """What is wrong with a recipe; that several processes can't run here yet is another matter."""
+    return tuple(problem for problem in estimate(config, inputs).problems if problem.severity != "here")
+
+
 def swallow_70b(**more):
     """The published settings (reference: vocabulary-and-continual-pretraining.md, 1.2 and 1.3)."""
     return Config.model_validate(
@@ -49,7 +54,9 @@ def swallow_inputs(name="llama-2-70b"):
 
 def test_estimate_of_swallow_70b_passes_and_agrees_with_the_paper():
     forecast = estimate(swallow_70b(), swallow_inputs())
-    assert forecast.problems == ()
+    assert [problem.severity for problem in forecast.problems] == ["here"]  # 256 processes
+    assert "trains in one" in forecast.problems[0].message
+    assert forecast.facts["device_hours"] == pytest.approx(forecast.seconds * 256 / 3600)
     assert forecast.type == ArtifactType.MODEL
     assert forecast.counts["steps"] == 25_000
     assert forecast.counts["tokens"] == 25_000 * 1024 * 4096
@@ -70,7 +77,7 @@ def test_estimate_of_swallow_70b_passes_and_agrees_with_the_paper():
     ],
 )
 def test_estimate_of_smaller_swallow_models_passes(name, parallel):
-    assert estimate(swallow_70b(parallel=parallel), swallow_inputs(name)).problems == ()
+    assert recipe_problems(swallow_70b(parallel=parallel), swallow_inputs(name)) == ()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ def test_estimate_of_smaller_swallow_models_passes(name, parallel):
 def test_estimate_of_a_layout_that_does_not_divide_says_which_number(change, expected):
     problems = [
         problem
-        for problem in estimate(swallow_70b(**change), swallow_inputs()).problems
+        for problem in recipe_problems(swallow_70b(**change), swallow_inputs())
         if problem.where != "parallel"
     ]
     messages = [problem.message for problem in problems if problem.severity == "error"]
@@ -109,29 +116,29 @@ def test_estimate_of_a_layout_that_does_not_divide_says_which_number(change, exp
 def test_estimate_of_an_unpadded_vocabulary_names_it():
     base = model("llama-2-70b")
     base.facts["model_config"]["vocab_size"] = 43_177
-    problems = estimate(swallow_70b(), {**swallow_inputs(), "base": base}).problems
+    problems = recipe_problems(swallow_70b(), {**swallow_inputs(), "base": base})
     assert [problem.message for problem in problems] == [
         "parallel.tensor: 8 does not divide entries of the vocabulary (43177)"
     ]
 
 
 def test_estimate_of_what_does_not_fit_on_the_device_is_a_problem():
-    (problem,) = estimate(swallow_70b(parallel={"tensor": 8, "data": 4}), swallow_inputs()).problems
+    (problem,) = recipe_problems(swallow_70b(parallel={"tensor": 8, "data": 4}), swallow_inputs())
     assert problem.severity == "error"
     assert "one a100-40gb has 40 GiB" in problem.message
-    (problem,) = estimate(
+    (problem,) = recipe_problems(
         swallow_70b(parallel={"tensor": 8, "data": 4}, hardware=None), swallow_inputs()
-    ).problems
+    )
     assert problem.severity == "warning"
 
 
 def test_estimate_of_a_starved_pipeline_warns():
     config = swallow_70b(batch_tokens=16 * 4096, parallel={"data": 4, "tensor": 8, "pipeline": 8})
-    assert [problem.severity for problem in estimate(config, swallow_inputs()).problems] == ["warning"]
+    assert [problem.severity for problem in recipe_problems(config, swallow_inputs())] == ["warning"]
 
 
 def test_estimate_of_unknown_hardware_suggests_a_name():
-    problem = estimate(swallow_70b(hardware="a100-40g"), swallow_inputs()).problems[0]
+    problem = recipe_problems(swallow_70b(hardware="a100-40g"), swallow_inputs())[0]
     assert problem.hint == 'did you mean "a100-40gb"?'
 
 

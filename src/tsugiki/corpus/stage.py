@@ -42,6 +42,7 @@ CODE_VERSION = 1
 # Ratios of the sample crawl (examples/crawl), for forecasts only; what a page is like stands in the pack. A
 # crawl in which fewer than a quarter of the pages are in the language gives fewer documents.
 _DOCUMENTS_PER_BYTE = 1 / 13_000
+_TEXT_YIELDS = {".jsonl": 0.9, ".jsonl.gz": 2.8, ".jsonl.zst": 3.0, ".parquet": 2.0}
 _SECONDS_PER_BYTE = 5e-7
 _START_SECONDS = 3.0
 _BASE_MEMORY_BYTES = 450e6
@@ -163,7 +164,9 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
     pack = load_pack(config.language)
     rules_of(pack, config.rule_overrides)
     total = sum(_bytes_of(name, inputs) for name in config.sources)
-    documents, characters, size = _expected_size(config.expected, pack.typical, total)
+    text = sum(_bytes_of(name, inputs) * _text_yield(name) for name in config.sources)
+    pages = sum(_bytes_of(name, inputs) for name in config.sources if not _text_yield(name))
+    documents, characters, size = _expected_size(config.expected, pack.typical, pages, text)
     held_out = min(config.heldout * documents, config.heldout_max_documents or documents)
     share = 1 - held_out / documents if documents else 1.0
     counts = {
@@ -178,7 +181,7 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
     return Forecast(
         type=PRODUCES,
         counts=counts,
-        facts={"language": config.language},
+        facts={"language": config.language, "estimated": config.expected is None},
         seconds=_START_SECONDS + total * _SECONDS_PER_BYTE if total else None,
         memory_bytes=_BASE_MEMORY_BYTES + size * 4 if total else None,
         disk_bytes=total * _DISK_PER_BYTE if total else None,
@@ -186,12 +189,18 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
     )
 
 
+def _text_yield(name: str) -> float:
+    """UTF-8 bytes of text in a byte of a file that holds texts already; 0 for crawls."""
+    return next((share for suffix, share in _TEXT_YIELDS.items() if name.endswith(suffix)), 0.0)
+
+
 def _expected_size(
-    expected: Expected | None, typical: Typical, total_bytes: float
+    expected: Expected | None, typical: Typical, crawl_bytes: float, text_bytes: float
 ) -> tuple[float, float, float]:
-    """Documents, characters and bytes: as far as stated, else from the sizes of the files."""
+    """Documents, characters and bytes: as far as stated, else from the sizes of crawls and text files."""
     known = expected or Expected()
-    characters = total_bytes * _DOCUMENTS_PER_BYTE * typical.characters_per_document
+    characters = crawl_bytes * _DOCUMENTS_PER_BYTE * typical.characters_per_document
+    characters += text_bytes / typical.bytes_per_character
     if known.bytes is not None:
         characters = known.bytes / typical.bytes_per_character
     characters = known.characters or characters

@@ -15,6 +15,10 @@ class Sides:
     model: float
 
 
+FEW_CLUSTERS = 10
+"""With fewer, a test over clusters can't reach small p-values: 2 * 2**-n is the least of a sign-flip test."""
+
+
 def pair_sentence(
     task: Mapping[str, Any], pair: Mapping[str, Any], sides: Sides, *, confidence: float
 ) -> str:
@@ -48,7 +52,8 @@ def _no_difference(task: Mapping[str, Any], pair: Mapping[str, Any], sides: Side
         f"No difference between {pair['model']} and {pair['baseline']} can be seen {_of(task, 'in')}: "
         f"{shown[0]} against {shown[1]} ({_figures(task, pair, confidence)}); "
     )
-    if pair["detectable"] is None:
+    beyond_zero = pair["low"] is not None and not pair["low"] <= 0 <= pair["high"]
+    if pair["detectable"] is None or (beyond_zero and task["clusters"] < FEW_CLUSTERS):
         return text + f"{_sample(task)} are too few to tell."
     size = f"{_points(pair['detectable'])} points" if accuracy else f"{pair['detectable']:.3f}"
     return text + f"with {_sample(task)} a difference of {size} would be found four times in five."

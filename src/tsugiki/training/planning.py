@@ -73,6 +73,12 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         "device": "cpu" if name == "cpu" else "cuda",
         "precision": config.precision,
     }
+    if config.parallel.product > 1:
+        message = f"parallel asks for {config.parallel.product} processes; this Tsugiki trains in one"
+        hint = (
+            "plan it here; to run it now, leave parallel out (training in several processes is not there yet)"
+        )
+        problems.append(Problem(message, hint, "parallel", "here"))
     if shape is None:
         message = f'the shape of model "{config.model}" is not known yet: memory and time are not estimated'
         problems.append(Problem(message, "name a model that is at hand", "model", "warning"))
@@ -90,6 +96,8 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         flops = shape.training_flops_per_token(config.sequence_length) * tokens
         counts |= {"tokens": tokens, "steps": tokens // config.batch_tokens, "training_flops": flops}
         seconds = flops / _flops_per_second(config, name, device)
+        if name != "cpu":
+            facts["device_hours"] = seconds * config.parallel.product / 3600
     return Forecast(
         ArtifactType.MODEL,
         counts,
@@ -211,6 +219,10 @@ def _shape_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
         )
 
 
+GUESS_FACTOR = 10
+"""How far a corpus may exceed the forecast made from its files' sizes; more is surely too much to ask."""
+
+
 def _data_problems(config: Config, inputs: Forecasts, tokens: int | None) -> Iterator[Problem]:
     """Sources that surely (error) or probably (warning) hold too few tokens for `max_epochs` passes."""
     whole = sum(config.data.values())
@@ -223,11 +235,13 @@ def _data_problems(config: Config, inputs: Forecasts, tokens: int | None) -> Ite
         # A token of text has at least a byte; each document brings two tokens of its own.
         at_most = (text_bytes + 2 * documents) * config.max_epochs
         likely = (text_bytes / BYTES_PER_TOKEN + 2 * documents) * config.max_epochs
+        guessed = bool(inputs[name].facts.get("estimated"))
         if asked > likely:
-            surely = asked > at_most
+            surely = asked > at_most * (GUESS_FACTOR if guessed else 1)
             yield Problem(
                 f'"{name}" {"is" if surely else "may be"} too small: {asked:,.0f} tokens are asked of '
-                f"{text_bytes:,.0f} bytes of text in at most {config.max_epochs:g} epochs",
+                f"{'about ' if guessed else ''}{text_bytes:,.0f} bytes of text in at most "
+                f"{config.max_epochs:g} epochs",
                 "ask for fewer tokens, lower the weight, add text, or raise max_epochs",
                 f"data.{name}",
                 "error" if surely else "warning",

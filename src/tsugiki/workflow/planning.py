@@ -11,7 +11,7 @@ from typing import Any
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Reference
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.manifest import is_finished, read_manifest
-from tsugiki.errors import Problem, TsugikiError
+from tsugiki.errors import InputError, Problem, TsugikiError
 from tsugiki.workflow.display import size
 from tsugiki.workflow.graph import Graph
 from tsugiki.workflow.identities import Identity, stage_identities
@@ -90,8 +90,7 @@ def make_plan(graph: Graph, directory: Path) -> Plan:
     found = standings(graph, directory, identities)
     forecasts: dict[str, Forecast] = {}
     stages: list[PlannedStage] = []
-    problems: list[Problem] = []
-    warnings: list[Problem] = []
+    found_problems: dict[str, list[Problem]] = {"error": [], "warning": [], "here": []}
     for name in graph.order:
         forecast = _forecast(graph, name, found[name], forecasts)
         forecasts[name] = forecast
@@ -100,10 +99,10 @@ def make_plan(graph: Graph, directory: Path) -> Plan:
             PlannedStage(name, found[name].kind, found[name], (*graph.reads[name], *outside), forecast)
         )
         for problem in forecast.problems:
-            target = problems if problem.severity == "error" else warnings
-            target.append(_placed(graph, name, problem))
-    here = machine_problems(directory, stages)
-    return Plan(graph, directory, identities, tuple(stages), tuple(problems), tuple(warnings), tuple(here))
+            found_problems[problem.severity].append(_placed(graph, name, problem))
+    problems, warnings, here = (tuple(found_problems[kind]) for kind in ("error", "warning", "here"))
+    here += tuple(machine_problems(directory, stages))
+    return Plan(graph, directory, identities, tuple(stages), problems, warnings, here)
 
 
 def _placed(graph: Graph, name: str, problem: Problem) -> Problem:
@@ -155,9 +154,24 @@ def _model_forecast(source: Source) -> Forecast:
         data = known.to_hf()
     else:
         data = read_json(source.paths[0] / "config.json")
+        _prove_model_directory(source.paths[0])
     config = DecoderConfig.from_hf(data)
     counts = {"vocabulary_size": config.vocabulary_size, "parameters": config.parameters}
     return Forecast(ArtifactType.MODEL, counts, {"model_config": data, "tokenizer": name})
+
+
+def _prove_model_directory(directory: Path) -> None:
+    """Raise InputError now for what a stage would stumble over after hours: no safetensors, no tokenizer."""
+    if not any(directory.glob("*.safetensors")):
+        seen = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "no weights at all"
+        raise InputError(
+            f"{directory} holds no safetensors ({seen})",
+            hint="convert the weights: model.save_pretrained(DIRECTORY, safe_serialization=True)",
+        )
+    if not (directory / "tokenizer.json").is_file():
+        raise InputError(
+            f"{directory} holds no tokenizer.json", hint="save the model's fast tokenizer beside its weights"
+        )
 
 
 def machine_problems(directory: Path, stages: Sequence[PlannedStage]) -> list[Problem]:

@@ -147,7 +147,12 @@ def _check(plan: Plan, wanted: set[str]) -> None:
     """Refuse a run that can't end well. With --only, the stages it reads must be done."""
     if plan.problems:
         raise RecipeError(plan.problems)
-    lacking = machine_problems(plan.directory, [stage for stage in plan.stages if stage.name in wanted])
+    ahead = [stage for stage in plan.stages if stage.name in wanted and not stage.is_done]
+    for stage in ahead:
+        for problem in stage.forecast.problems:
+            if problem.severity == "here":
+                raise InputError(f'stage "{stage.name}": {problem.message}', hint=problem.hint)
+    lacking = machine_problems(plan.directory, ahead)
     if lacking:
         said = "\n".join(problem.message for problem in lacking)
         raise StorageError(f"this machine is too small for the run:\n{said}", hint=lacking[0].hint)

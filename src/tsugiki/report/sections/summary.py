@@ -58,6 +58,8 @@ def _score_tiles(comparison: Comparison, part: Roles) -> list[Tile]:
         else:
             note = f"{part.baseline}: {percent(before.value)}"
             note += f"; chance: {percent(task.chance, 0)}" if task.chance is not None else ""
+            if task.chance is not None and after.low is not None and after.low <= task.chance:
+                note += ", not told from guessing"
             found.append(Tile(f"{language} {task.name}", percent(after.value), note, tone))
     return found
 

@@ -44,6 +44,8 @@ class Roles:
     adapted: str
     control: str
     extended: bool
+    equal_compute: bool = False
+    """Whether the control arm was trained for the compute of the adapted one."""
 
 
 def roles(run: Run, comparison: Comparison) -> Roles | None:
@@ -59,7 +61,10 @@ def roles(run: Run, comparison: Comparison) -> Roles | None:
     plain = [m for m in others if not run.extended(m) and comparison.baseline in run.lineage(m)]
     adapted = _latest(run, extended) or _latest(run, others)
     control = _latest(run, [model for model in plain if model != adapted])
-    return Roles(comparison.baseline, adapted, control if extended else "", bool(extended))
+    stage = run.stage(control)
+    config = stage.manifest.config if stage is not None and stage.manifest is not None else {}
+    equal = config.get("equal_compute") == adapted
+    return Roles(comparison.baseline, adapted, control if extended else "", bool(extended), equal)
 
 
 def _latest(run: Run, models: Sequence[str]) -> str:
@@ -155,6 +160,7 @@ class _Writer:
                 Part(" were not compared item by item."),
             )
             return Sentence(heading, "level", parts)
+        basis = "at this size and equal compute" if found.equal_compute else "at this size"
         opening = {
             "better": ("Extending the vocabulary ", "helped", " with "),
             "worse": ("Extending the vocabulary ", "hurt", " with "),
@@ -165,7 +171,7 @@ class _Writer:
             (
                 Part(opening[0]),
                 Part(opening[1], "figure"),
-                Part(f"{opening[2]}{language} at this size: "),
+                Part(f"{opening[2]}{language} {basis}: "),
                 adapted,
                 Part(" against the control arm "),
                 control,
