@@ -63,6 +63,17 @@ def test_run_until_an_unknown_stage_suggests_the_nearest(project):
         project.run(until="bas")
 
 
+def test_digests_of_sources_are_remembered_and_never_trusted_for_a_changed_file(copy):
+    known = json.loads((copy.directory / "digests.json").read_text())
+    ((path, (size, _, digest)),) = known.items()
+    assert path == str((copy.root / "pages.jsonl").resolve()) or path.endswith("/pages.jsonl")
+    assert size == (copy.root / "pages.jsonl").stat().st_size
+    assert digest in json.dumps(read_manifest(copy.directory / "pages").payload["inputs"])
+    with (copy.root / "pages.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"text": "新しい頁です。"}')
+    assert copy.states()["pages"] == "drifted"
+
+
 def test_execution_changes_are_not_drift(copy):
     copy.edit("checkpoint_every_steps: 5", "checkpoint_every_steps: 2")
     assert set(copy.states().values()) == {"done"}

@@ -163,9 +163,10 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
 
     pack = load_pack(config.language)
     rules_of(pack, config.rule_overrides)
-    total = sum(_bytes_of(name, inputs) for name in config.sources)
-    text = sum(_bytes_of(name, inputs) * _text_yield(name) for name in config.sources)
-    pages = sum(_bytes_of(name, inputs) for name in config.sources if not _text_yield(name))
+    sizes = {name: _bytes_of(name, inputs) for name in config.sources}
+    total = sum(sizes.values())
+    text = sum(size * _text_yield(name) for name, size in sizes.items())
+    pages = sum(size for name, size in sizes.items() if not _text_yield(name))
     documents, characters, size = _expected_size(config.expected, pack.typical, pages, text)
     held_out = min(config.heldout * documents, config.heldout_max_documents or documents)
     share = 1 - held_out / documents if documents else 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,8 +14,8 @@ _PLAIN_BELOW = 10_000
 _WHOLE_FROM = 100
 
 
-class Display(Protocol):
-    """How the runner tells what happens."""
+class Display:
+    """How the runner tells what happens. Each kind overrides what it has something to say to."""
 
     def skipped(self, name: str, reason: str) -> None:
         """A stage need not run."""
@@ -37,29 +36,11 @@ class Display(Protocol):
         """Leave the terminal tidy."""
 
 
-class Silent:
-    """For `--json`."""
-
-    def skipped(self, name: str, reason: str) -> None:
-        """Say nothing."""
-
-    def started(self, name: str, kind: str) -> None:
-        """Say nothing."""
-
-    def progress(self, name: str, done: float, total: float, unit: str, note: str) -> None:
-        """Say nothing."""
-
-    def finished(self, name: str, seconds: float, summary: str) -> None:
-        """Say nothing."""
-
-    def stopped(self, name: str, how: str) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
+class Silent(Display):
+    """For `--json`: every event passes without a word."""
 
 
-class Lines(Silent):
+class Lines(Display):
     """One line an event, and one every ten seconds of a long stage: right for logs and Slurm."""
 
     def __init__(self) -> None:
@@ -86,7 +67,7 @@ class Lines(Silent):
         _say(f"{name}: {how}")
 
 
-class Bars:
+class Bars(Display):
     """A bar for each stage, on a terminal."""
 
     def __init__(self) -> None:

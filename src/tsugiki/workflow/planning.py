@@ -85,8 +85,10 @@ class Plan:
 
 def make_plan(graph: Graph, directory: Path) -> Plan:
     """Check everything that can be checked without doing work, and estimate the rest."""
-    digests = DigestCache(directory / "digests.json" if directory.exists() else None)
+    has_place = directory.exists() and not graph.recipe.alone  # a stage alone leaves nothing beside itself
+    digests = DigestCache(directory / "digests.json" if has_place else None)
     identities = stage_identities(graph, digests)
+    digests.save()
     found = standings(graph, directory, identities)
     forecasts: dict[str, Forecast] = {}
     stages: list[PlannedStage] = []

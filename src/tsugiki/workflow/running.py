@@ -89,15 +89,9 @@ def run_recipe(graph: Graph, directory: Path, options: RunOptions, display: Disp
         _write_run_files(plan)
         result = RunResult(directory)
         for name in graph.order:
-            if name not in wanted:
-                continue
-            if plan.stage(name).is_done:
-                shutil.rmtree(directory / name / "work", ignore_errors=True)
-                display.skipped(name, "done before")
-                result.reused.append(name)
-                continue
-            _run_planned_stage(plan, name, display, lock)
-            result.ran.append(name)
+            if name in wanted:
+                ran = _run_or_reuse(plan, name, display, lock)
+                (result.ran if ran else result.reused).append(name)
     return result
 
 
@@ -113,10 +107,7 @@ def run_alone(recipe: Recipe, directory: Path, options: RunOptions, display: Dis
         plan = make_plan(graph, place)
         _check(plan, {name})
         plan = _settle_drift(plan, {name}, options, alone=True)
-        if plan.stage(name).is_done:
-            display.skipped(name, "done before")
-            return
-        _run_planned_stage(plan, name, display, lock)
+        _run_or_reuse(plan, name, display, lock)
 
 
 def _wanted(graph: Graph, options: RunOptions) -> set[str]:
@@ -200,7 +191,13 @@ def _write_run_files(plan: Plan) -> None:
     write_json(plan.directory / "origin.json", {"recipe": str(recipe.path), "scale": recipe.scale})
 
 
-def _run_planned_stage(plan: Plan, name: str, display: Display, lock: int) -> None:
+def _run_or_reuse(plan: Plan, name: str, display: Display, lock: int) -> bool:
+    """Run a stage unless it is done; gives whether it ran."""
+    if plan.stage(name).is_done:
+        # what a kill between the manifest and the clearing away left
+        shutil.rmtree(plan.directory / name / "work", ignore_errors=True)
+        display.skipped(name, "done before")
+        return False
     graph = plan.graph
     stage = graph.recipe.stages[name]
     inputs = {read: [plan.directory / read] for read in graph.reads[name]}
@@ -215,6 +212,7 @@ def _run_planned_stage(plan: Plan, name: str, display: Display, lock: int) -> No
         display=display,
         lock=lock,
     )
+    return True
 
 
 def _fetched(source: Source) -> list[Path]:

@@ -6,8 +6,8 @@ above the recipe; the first place where it exists counts.
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tsugiki.artifacts.contract import ArtifactType, Reference
 from tsugiki.artifacts.files import sha256_of, write_json
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import is_finished, read_manifest
-from tsugiki.errors import InputError
+from tsugiki.errors import InputError, StorageError
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -53,6 +53,7 @@ class DigestCache:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, list[object]] = {}
+        self._changed = False
         if path is not None and path.exists():
             try:
                 self._known = json.loads(path.read_text(encoding="utf-8"))
@@ -69,12 +70,14 @@ class DigestCache:
             return str(known[2])
         digest = sha256_of(path)
         self._known[key] = [*stamp, digest]
+        self._changed = True
         return digest
 
     def save(self) -> None:
-        """Write the cache down, if it has a place."""
-        if self._path is not None and self._known:
-            write_json(self._path, self._known)
+        """Write the cache down if it has a place and something new; a disk that refuses costs time only."""
+        if self._path is not None and self._changed:
+            with contextlib.suppress(StorageError):
+                write_json(self._path, self._known)
 
 
 def source_identity(source: Source, digests: DigestCache) -> object:
@@ -111,8 +114,3 @@ def source_bytes(source: Source) -> int:
         files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         sizes += sum(file.stat().st_size for file in files)
     return sizes
-
-
-def short_hash(text: str) -> str:
-    """Eight hexadecimal digits that stand for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -67,11 +67,11 @@ def _run_stage(job: Mapping[str, Any], workspace: Workspace) -> Outcome:
 
 
 def _finish(directory: Path, job: Mapping[str, Any], outcome: Outcome, clock: _Clock) -> None:
-    shutil.rmtree(directory / "work", ignore_errors=True)
+    module = stage_module(job["kind"])
     manifest = Manifest(
-        type=stage_module(job["kind"]).PRODUCES,
+        type=module.PRODUCES,
         kind=job["kind"],
-        code_version=stage_module(job["kind"]).CODE_VERSION,
+        code_version=module.CODE_VERSION,
         identity=job["identity"],
         payload=job["payload"],
         config=job["config"],
@@ -88,6 +88,8 @@ def _finish(directory: Path, job: Mapping[str, Any], outcome: Outcome, clock: _C
         },
     )
     write_manifest(directory, manifest)
+    # Only now: a kill while large files are hashed must not cost the checkpoints.
+    shutil.rmtree(directory / "work", ignore_errors=True)
     (directory / JOB).unlink(missing_ok=True)
 
 
