@@ -1,38 +1,51 @@
-"""The corpus stage against its peers, on the same input, in one process and on one core.
+"""The corpus stage against its peers: the same files, one core each, in one run.
 
-    python benchmarks/corpus.py [--crawl "examples/crawl/*.warc.gz"] [--language ja] [--repeat 5]
+    python benchmarks/corpus.py [--crawl "examples/crawl/*.warc.gz"] [--language ja] [--peers build/peers] [--memory]
 
-CPU time (not wall clock, so that a busy machine disturbs little), median of the repetitions, after a warm-up
-that compiles. Peers that are not installed are left out (`pip install datasketch rensa` adds two).
+Peers are installed from the registry into an environment of their own (made if it is not there: datatrove with
+its extras, rensa, datasketch; about 1 GB). CPU time, not wall clock, so that a busy machine disturbs little. The
+targets stand beside the ratios; the last line is everything as JSON. `--memory` adds the stage's peak memory as
+the crawl grows 1, 4 and 16 times (about five minutes more).
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
-import importlib.util
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from growing_crawl import write_crawl
 
+from tsugiki.artifacts.manifest import read_manifest
 from tsugiki.corpus import kernels
+from tsugiki.corpus.config import Config
 from tsugiki.corpus.decode import decode
-from tsugiki.corpus.extract import extract_text
+from tsugiki.corpus.extract import extract
 from tsugiki.corpus.features import code_points, compute_features
+from tsugiki.corpus.formats import read_items
 from tsugiki.corpus.identify import identify
+from tsugiki.corpus.items import Page, Tally
 from tsugiki.corpus.minhash import shingles, signature
-from tsugiki.corpus.pipeline import Settings, process_file
 from tsugiki.corpus.prefilter import is_candidate
-from tsugiki.corpus.read import Page, Tally, read_warc
+from tsugiki.corpus.segments import SegmentWriter
+from tsugiki.corpus.toolbox import Resources, open_toolbox
+from tsugiki.corpus.unit import fill
 from tsugiki.languages import LanguagePack, load_pack
 
-HASHES = 800
-NGRAM = 5
+HERE = Path(__file__).resolve().parent
+HASHES, NGRAM = 800, 5
+PEERS = ("datatrove[io,processing,multilingual]", "lxml_html_clean", "rensa", "datasketch")
+
+Rows = list[dict[str, object]]
 
 
 def plain_ngram_features(text: str) -> list[float]:
@@ -54,46 +67,8 @@ def our_ngram_features(text: str) -> list[float]:
     return top + [row[2] / (row[1] or 1) for row in rows[3:]]
 
 
-def numpy_minhash(values: np.ndarray) -> np.ndarray:
-    """MinHash as datatrove computes it: (a·x + b) mod (2^61 - 1) with numpy broadcasting."""
-    rng = np.random.default_rng(0)
-    prime = np.uint64((1 << 61) - 1)
-    a, b = rng.integers(1, int(prime), (2, 1, HASHES), dtype=np.uint64)
-    return np.asarray(((values[:, None] * a + b) % prime).min(axis=0))
-
-
-def peers_of_minhash() -> dict[str, Callable[[str], object]]:
-    """Signature functions by name, as far as installed."""
-    found: dict[str, Callable[[str], object]] = {
-        "numpy, as datatrove": lambda text: numpy_minhash(shingles(text, NGRAM))
-    }
-    if importlib.util.find_spec("datasketch"):
-        import datasketch
-
-        def with_datasketch(text: str) -> object:
-            sketch = datasketch.MinHash(num_perm=HASHES)
-            sketch.update_batch([gram.encode() for gram in _grams(text)])
-            return sketch
-
-        found["datasketch"] = with_datasketch
-    if importlib.util.find_spec("rensa"):
-        import rensa
-
-        def with_rensa(text: str) -> object:
-            sketch = rensa.RMinHash(num_perm=HASHES, seed=42)
-            sketch.update(list(_grams(text)))
-            return sketch.digest()
-
-        found["rensa"] = with_rensa
-    return found
-
-
-def _grams(text: str) -> set[str]:
-    return {text[i : i + NGRAM] for i in range(max(1, len(text) - NGRAM + 1))}
-
-
-def seconds_of(function: Callable[[], object], repeat: int) -> float:
-    """The median CPU time of `function`."""
+def seconds_of(function: Callable[[], object], repeat: int = 3) -> float:
+    """The median CPU time of `function`, after a call that warms up."""
     function()
     times = []
     for _ in range(repeat):
@@ -103,85 +78,146 @@ def seconds_of(function: Callable[[], object], repeat: int) -> float:
     return statistics.median(times)
 
 
-def pages_of(files: Sequence[Path]) -> list[Page]:
-    """All HTML pages of the files."""
-    return [page for file in files for page in read_warc(file, Tally())]
+def make_peers(directory: Path) -> Path:
+    """The Python of the peers' environment, made if it is not there."""
+    python = directory / "bin" / "python"
+    if not python.exists():
+        print(f"making the peers' environment in {directory}")
+        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS], check=True)
+    return python
 
 
-def compare(
-    rows: list[dict[str, object]], what: str, count: int, ours: float, peers: dict[str, float]
-) -> None:
-    """Print our rate and the ratio to each peer; keep the figures in `rows`."""
-    print(f"\n{what}\n  {'tsugiki':<28}{count / ours:>12,.0f} /s")
-    rows.append({"what": what, "tool": "tsugiki", "per_second": count / ours, "ratio": 1.0})
-    for name, seconds in peers.items():
-        print(f"  {name:<28}{count / seconds:>12,.0f} /s   ours is {seconds / ours:.1f} x")
-        rows.append({"what": what, "tool": name, "per_second": count / seconds, "ratio": seconds / ours})
+def run_peer(python: Path, script: str, *arguments: str) -> dict[str, float]:
+    """Run a peer's script in its environment; its last line is JSON."""
+    command = [str(python), str(HERE / script), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
-def bench_steps(pages: Sequence[Page], pack: LanguagePack, repeat: int) -> list[str]:
+def compare(rows: Rows, what: str, count: int, ours: float, peers: dict[str, tuple[float, float]]) -> None:
+    """Print our rate, and the ratio to each peer (name -> its seconds, the ratio that we aim at)."""
+    print(f"\n{what}\n  {'tsugiki':<34}{count / ours:>12,.0f} /s")
+    rows.append({"what": what, "tool": "tsugiki", "per_second": count / ours})
+    for name, (seconds, target) in peers.items():
+        ratio = seconds / ours
+        print(f"  {name:<34}{count / seconds:>12,.0f} /s   ours is {ratio:.1f} x (target {target:g} x)")
+        rows.append({"what": what, "tool": name, "per_second": count / seconds, "ratio": ratio})
+
+
+def bench_steps(rows: Rows, pages: Sequence[Page], pack: LanguagePack) -> list[str]:
     """Rates of the single steps; returns the texts of the language's pages."""
-    decoded = [(page, found) for page in pages if (found := decode(page.body, page.charset, pack))]
-    candidates = [(page, found) for page, found in decoded if is_candidate(found, page.url, pack)]
-    texts = [text for _, found in candidates if (text := extract_text(found.text))]
+    candidates = [p for p in pages if is_candidate(p.body, p.charset, p.url, pack, p.http_language)]
+    decoded = [found for p in candidates if (found := decode(p.body, p.charset, pack))]
+    texts = [text for one in decoded if (text := extract(one.text).text)]
     steps: dict[str, tuple[int, Callable[[], object]]] = {
-        "decode": (len(pages), lambda: [decode(page.body, page.charset, pack) for page in pages]),
-        "prefilter": (len(decoded), lambda: [is_candidate(f, page.url, pack) for page, f in decoded]),
+        "prefilter": (
+            len(pages),
+            lambda: [is_candidate(p.body, p.charset, p.url, pack, p.http_language) for p in pages],
+        ),
+        "decode": (len(candidates), lambda: [decode(p.body, p.charset, pack) for p in candidates]),
+        "extract (cascade)": (len(decoded), lambda: [extract(one.text) for one in decoded]),
         "identify": (len(texts), lambda: [identify(text, pack) for text in texts]),
         "features": (len(texts), lambda: [compute_features(text, pack) for text in texts]),
+        "shingles and signature": (
+            len(texts),
+            lambda: [signature(shingles(text, NGRAM), HASHES) for text in texts],
+        ),
     }
-    print("steps, one core")
+    print(f"steps, one core ({len(pages)} pages, {len(candidates)} candidates)")
     for name, (count, function) in steps.items():
-        print(f"  {name:<28}{count / seconds_of(function, repeat):>12,.0f} /s")
+        rate = count / seconds_of(function)
+        print(f"  {name:<34}{rate:>12,.0f} /s")
+        rows.append({"what": "step", "tool": name, "per_second": rate})
     return texts
+
+
+def our_pipeline(files: Sequence[Path], language: str, extractor: str) -> float:
+    """CPU seconds from WARC files to features and signatures on disk, everything on as by default."""
+    config = Config.model_validate({"source": "x", "language": language, "extractor": extractor})
+    toolbox = open_toolbox(config, Resources())
+    parameters = config.near_duplicates
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for file in files:
+                stem = Path(scratch) / file.stem
+                with SegmentWriter(stem, toolbox.schema, parameters.bands, parameters.rows) as writer:
+                    fill(file, toolbox, writer)
+
+    return seconds_of(run)
+
+
+def bench_memory(rows: Rows, sources: list[Path], language: str) -> None:
+    """Peak memory and seconds of the whole stage as the crawl grows."""
+    print("\nthe whole stage as the crawl grows, one process")
+    with tempfile.TemporaryDirectory() as scratch:
+        for copies in (1, 4, 16):
+            crawl = Path(scratch) / f"crawl-{copies}"
+            write_crawl(sources, crawl, copies)
+            out = Path(scratch) / f"out-{copies}"
+            command = [sys.executable, "-m", "tsugiki", "corpus", str(out), "--language", language]
+            command += ["--source", f"{crawl}/*.warc.gz", "--heldout", "0.01", "--workers", "1"]
+            subprocess.run(command, check=True, capture_output=True)
+            manifest = read_manifest(out)
+            memory = manifest.provenance["peak_memory_bytes"] / 1e6
+            seconds, documents = manifest.provenance["seconds"], manifest.counts["documents"]
+            print(f"  x{copies:<4}{documents:>8,} documents kept{seconds:>9.1f} s{memory:>8.0f} MB at most")
+            row = {"what": f"memory x{copies}", "megabytes": memory, "seconds": seconds}
+            rows.append({**row, "documents": documents})
 
 
 def main() -> None:
     """Run everything and print it; the last line is the same as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--crawl", default="examples/crawl/*.warc.gz")
     parser.add_argument("--language", default="ja")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--peers", type=Path, default=Path("build/peers"))
     parser.add_argument("--texts", type=int, default=200, help="texts for the slow peers")
+    parser.add_argument("--memory", action="store_true", help="also measure memory as the crawl grows")
     options = parser.parse_args()
     files = [Path(name) for name in sorted(glob.glob(options.crawl))]  # noqa: PTH207 (absolute globs too)
     pack = load_pack(options.language)
-    pages = pages_of(files)
-    rows: list[dict[str, object]] = []
-    texts = bench_steps(pages, pack, options.repeat)
-    few = texts[: options.texts]
+    pages = [item for file in files for item in read_items(file, Tally()) if isinstance(item, Page)]
+    rows: Rows = []
+    few = bench_steps(rows, pages, pack)[: options.texts]
+    python = make_peers(options.peers)
     for text in few:
         if not np.allclose(plain_ngram_features(text), our_ngram_features(text), atol=1e-12, rtol=0):
             raise SystemExit("the n-gram features differ from their definition")
+    plain = seconds_of(lambda: [plain_ngram_features(text) for text in few], 1)
     compare(
         rows,
         f"n-gram features, n = 2..10, {len(few)} texts of {np.mean([*map(len, few)]):,.0f} characters",
         len(few),
-        seconds_of(lambda: [our_ngram_features(text) for text in few], options.repeat),
-        {"plain Counter": seconds_of(lambda: [plain_ngram_features(text) for text in few], 1)},
+        seconds_of(lambda: [our_ngram_features(text) for text in few]),
+        {"plain Counter (equal values)": (plain, 25)},
     )
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(few, file)
+        file.flush()
+        peers = run_peer(python, "peer_minhash.py", file.name)
     compare(
         rows,
         f"MinHash signatures from text, {HASHES} hashes",
         len(few),
-        seconds_of(lambda: [signature(shingles(text, NGRAM), HASHES) for text in few], options.repeat),
-        {
-            name: seconds_of(lambda run=run: [run(text) for text in few], 1)  # type: ignore[misc]
-            for name, run in peers_of_minhash().items()
-        },
+        seconds_of(lambda: [signature(shingles(text, NGRAM), HASHES) for text in few]),
+        {"rensa": (peers["rensa"], 2), "datasketch": (peers["datasketch"], 5)},
     )
-    settings = {name: Settings(options.language, extractor=name) for name in ("resiliparse", "trafilatura")}
-    times = {
-        name: seconds_of(lambda value=value: [process_file(file, value) for file in files], 1)  # type: ignore[misc]
-        for name, value in settings.items()
-    }
-    compare(
-        rows,
-        "WARC to features and signatures, pages read",
-        len(pages),
-        times["resiliparse"],
-        {"the same with trafilatura": times["trafilatura"]},
-    )
+    datatrove = run_peer(python, "peer_datatrove.py", options.language, *map(str, files))["cpu_seconds"]
+    for extractor, target in (("cascade", 8), ("trafilatura", 2)):
+        compare(
+            rows,
+            f"WARC to features and signatures, extractor: {extractor}, pages read",
+            len(pages),
+            our_pipeline(files, options.language, extractor),
+            {"datatrove with trafilatura": (datatrove, target)},
+        )
+    if options.memory:
+        bench_memory(rows, files, options.language)
     print(json.dumps(rows))
 
 

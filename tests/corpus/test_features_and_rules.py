@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsugiki.corpus import kernels
+from tsugiki.corpus import kernels, repetition
 from tsugiki.corpus.features import compute_features, feature_types
+from tsugiki.corpus.oracle import plain_features
 from tsugiki.corpus.rules import failing, rules_of
 from tsugiki.errors import InputError
-from tsugiki.languages import load_pack
+from tsugiki.languages import load_pack, pack_codes
 
 JA = load_pack("ja")
 EN = load_pack("en")
@@ -150,8 +151,119 @@ def test_features_of_empty_english_text_are_zero():
     assert all(value == 0 for value in compute_features("", EN).values())
 
 
-def test_features_of_lone_surrogates_do_not_fail():
-    assert compute_features("\ud800" * 10, JA)["letters"] == 10
+def test_features_of_lone_surrogates_are_those_of_any_other_letter():
+    found = compute_features("\ud800" * 10, JA)
+    assert (found["letters"], found["sentence_length_max"]) == (10, 10)
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "あ",
+            "い",
+            "日本",
+            "。",
+            "！",
+            "?",
+            "...",
+            "…",
+            "・",
+            "\n",
+            "\n\n",
+            " ",
+            "\t",
+            "\u3000",
+            "#",
+            "{",
+            "• ",
+        ),
+        *(
+            "セックス",
+            "パパ活",
+            "fuck",
+            "Fuck",
+            "JavaScript",
+            "lorem ipsum",
+            "privacy policy",
+            "the ",
+            "and ",
+        ),
+        *(
+            "x-y ",
+            "[1]",
+            "[]",
+            "]",
+            '"',
+            "”",
+            "\ud800",
+            "\U00020000",
+            "e\u0301",
+            "हिन्दी",
+            "।",
+            "là ",
+            "İ",
+            "ß",
+        ),
+        *("x" * 40, "\u2028", "a" * 1001, "The cat sat on the mat. "),
+    ]
+)
+
+
+@pytest.mark.parametrize("code", pack_codes())
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(PIECES, max_size=60), times=st.integers(1, 3))
+def test_features_equal_the_oracle_on_adversarial_texts(code, pieces, times):
+    pack, text = load_pack(code), "".join(pieces) * times
+    found = compute_features(text, pack)
+    expected = plain_features(text, pack)
+    assert set(found) == set(expected) == set(feature_types(pack))
+    agree(found, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=300))
+def test_features_of_any_text_equal_the_oracle(text):
+    for pack in (JA, EN):
+        agree(compute_features(text, pack), plain_features(text, pack))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    symbols=st.lists(st.integers(0, 40), max_size=80), copies=st.integers(1, 3), spread=st.integers(1, 27000)
+)
+def test_character_repetition_equals_a_counter_for_any_size_of_alphabet(symbols, copies, spread):
+    text = np.array(symbols * copies, np.uint32) * np.uint32(spread)
+    assert (repetition.character_repetition(text, 10, 10) == kernels.ngram_counts(text, 1, 10)[:, :4]).all()
+
+
+def test_character_repetition_of_a_large_alphabet_needs_several_keys_a_gram():
+    different = np.random.default_rng(1).permutation(70_000).astype(np.uint32)
+    text = np.concatenate([different, different[:100], different[50:61]])
+    rows = repetition.character_repetition(text, 10, 10)
+    assert (rows == kernels.ngram_counts(text, 1, 10)[:, :4]).all()
+    assert rows[9].tolist() == [70_102, 70_009, 91, 3]
+
+
+def test_features_for_c4_judge_lines_without_dropping_them():
+    text = (
+        "This is a good line. It has two sentences.[1]\nToo short.\nThis line has no end\n"
+        "Please enable JavaScript in your browser.\nRead our privacy policy before you go on.\n"
+        'He said "go home now."\nAnd then it broke off...\nA {curly} line ends here too.'
+    )
+    found = compute_features(text, EN)
+    assert found["c4_line_share"] == pytest.approx(3 / 8)
+    assert found["c4_sentences"] == 2 + 1 + 1
+    assert (found["javascript_lines"], found["policy_lines"], found["curly_brackets"]) == (1, 1, 1)
+
+
+def test_features_for_fineweb_follow_its_definitions():
+    line = "The very same line stands here twice."
+    text = f"{line}\n{line}\nshort one\nAnother line of more than thirty letters"
+    found = compute_features(text, EN)
+    assert found["terminated_line_share"] == 2 / 4
+    assert found["short_line_share"] == 1 / 4
+    assert found["repeated_line_letters"] == pytest.approx(len(line) / len(text.replace("\n", "")))
+    assert found["line_breaks_per_word"] == pytest.approx(3 / len(text.split()))
 
 
 @settings(max_examples=100, deadline=None)
@@ -169,20 +281,65 @@ def test_ngram_counts_equal_a_counter(symbols, first, more):
         assert row == [len(grams), len(counter), repeated, most, grams.index(top)]
 
 
-def boundary_features(pack):
-    """A value at each threshold: every rule must let it pass."""
-    values = dict.fromkeys(feature_types(pack), 0.0)
-    for rule in rules_of(pack):
-        values[rule.feature] = rule.threshold
-    return values
+@pytest.mark.parametrize("code", pack_codes())
+def test_rules_are_strict_except_below_which_rejects_equality(code):
+    pack = load_pack(code)
+    for rule_set in (None, *pack.rule_sets):
+        for rule in rules_of(pack, rule_set=rule_set):
+            inside, outside = (-1e-9, 1e-9) if rule.sign in {">", ">="} else (1e-9, -1e-9)
+            assert not rule.rejects({rule.feature: rule.threshold + inside})
+            assert rule.rejects({rule.feature: rule.threshold}) == (rule.sign == ">=")
+            assert rule.rejects({rule.feature: rule.threshold + outside})
 
 
-def test_rules_let_equality_pass_and_reject_beyond_it():
-    for rule in rules_of(JA):
-        features = {**dict.fromkeys(feature_types(JA), 0.0), rule.feature: rule.threshold}
-        assert not rule.rejects(features)
-        beyond = -1e-9 if rule.sign == "<" else 1e-9
-        assert rule.rejects({**features, rule.feature: rule.threshold + beyond})
+def test_rules_of_ng_share_keep_below_five_in_a_hundred_only():
+    (rule,) = [rule for rule in rules_of(JA) if rule.feature == "ng_share"]
+    assert rule.reason == "ng_share>=0.05"
+    text = "セックス" + "あ" * 76
+    assert compute_features(text, JA)["ng_share"] == 0.05
+    assert rule.rejects(compute_features(text, JA))
+    assert not rule.rejects(compute_features(text + "あ", JA))
+
+
+def test_rules_of_a_named_set_are_that_sets():
+    v2 = {rule.feature for rule in rules_of(JA, rule_set="swallow_v2")}
+    v1 = {rule.feature for rule in rules_of(JA)}
+    dropped = {"sentence_length_max", *(f"top_{n}gram" for n in range(2, 5))}
+    assert v1 - v2 == dropped | {f"repeated_{n}grams" for n in range(5, 11)}
+    assert [r.threshold for r in rules_of(JA, {"letters": 7}, "swallow_v2") if r.name == "letters"] == [7]
+
+
+def test_rules_of_an_unknown_set_suggest_a_known_one():
+    with pytest.raises(InputError, match="no set of rules") as caught:
+        rules_of(JA, rule_set="swallow_v3")
+    assert "swallow_v2" in caught.value.hint
+
+
+def test_rules_on_unknown_features_are_all_named_at_once():
+    bound = JA.rules["letters"]
+    pack = JA.model_copy(
+        update={
+            "rules": {"a": bound.model_copy(update={"feature": "leters"})},
+            "rule_sets": {"s": {"b": bound.model_copy(update={"feature": "words"})}},
+        }
+    )
+    with pytest.raises(InputError, match=r'rules\.a reads "leters"; rule_sets\.s\.b reads "words"') as caught:
+        rules_of(pack)
+    assert '"letters"' in caught.value.hint
+
+
+def test_feature_types_reject_a_class_that_takes_another_features_name():
+    script = JA.script.model_copy(update={"classes": {"ellipsis": ((1, 2),)}})
+    with pytest.raises(InputError, match="ellipsis_share"):
+        feature_types(JA.model_copy(update={"script": script}))
+
+
+def test_feature_types_have_columns_of_lists_only_where_the_pack_has_them():
+    assert {"ng_share", "ng_expressions", "dating_names"} <= set(feature_types(JA))
+    bare = set(feature_types(JA.model_copy(update={"lists": {}})))
+    assert bare == set(feature_types(JA)) - {"ng_share", "ng_expressions", "dating_names"}
+    assert "policy_lines" in feature_types(EN)
+    assert "dating_names" not in feature_types(EN)
 
 
 def test_failing_keeps_every_reason_in_the_packs_order():

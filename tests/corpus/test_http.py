@@ -4,6 +4,7 @@ import gzip
 import zlib
 
 import pytest
+import zstandard
 from fastwarc.stream_io import BrotliWriter
 
 from tsugiki.corpus.http import HttpError, OversizeError, parse_response
@@ -22,8 +23,8 @@ def parse(data, limit=10_000):
 @pytest.mark.parametrize("newline", ["\r\n", "\n"])
 def test_parse_response_reads_status_headers_and_body(newline):
     response = parse(block(BODY, "Content-Type: Text/HTML;Charset='Shift_JIS'", "X: a: b", newline=newline))
-    assert (response.status, response.media_type, response.charset) == (200, "text/html", "Shift_JIS")
-    assert response.headers["x"] == "a: b"
+    assert (response.status, response.charset) == (200, "Shift_JIS")
+    assert response.header(b"x") == "a: b"
     assert response.body == BODY
     assert response.skip_reason is None
 
@@ -115,4 +116,43 @@ def test_parse_response_of_a_status_that_has_not_three_digits_is_an_error(status
 
 def test_parse_response_ends_headers_at_newlines_only():
     headers = b"X-Title: a\x85Content-Type: image/png\r\nContent-Type: text/html\r\n\r\n"
-    assert parse(b"HTTP/1.1 200 OK\r\n" + headers + BODY).media_type == "text/html"
+    assert parse(b"HTTP/1.1 200 OK\r\n" + headers + BODY).header(b"content-type") == "text/html"
+
+
+ZSTD = zstandard.ZstdCompressor()
+
+
+def test_parse_response_undoes_zstd_within_limits():
+    packed = ZSTD.compress(BODY)
+    assert parse(block(packed + packed, "Content-Encoding: zstd")).body == BODY * 2
+    assert parse(block(BODY, "Content-Encoding: zstd")).body == BODY
+    with pytest.raises(OversizeError):
+        parse(block(ZSTD.compress(b"\0" * 1_000_000), "Content-Encoding: zstd"))
+    with pytest.raises(HttpError, match="damaged"):
+        parse(block(packed[:-3], "Content-Encoding: zstd"))
+
+
+def test_parse_response_of_a_zstd_window_over_8_mib_is_an_error():
+    parameters = zstandard.ZstdCompressionParameters(window_log=24)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = packer.compress(b"<html>" + b" " * 9_000_000) + packer.flush()
+    with pytest.raises(HttpError, match="memory"):
+        parse(block(packed, "Content-Encoding: zstd"), limit=1 << 30)
+
+
+def test_parse_response_undoes_several_codings_from_the_last_to_the_first():
+    packed = ZSTD.compress(gzip.compress(BODY))
+    assert parse(block(packed, "Content-Encoding: gzip, zstd")).body == BODY
+    with pytest.raises(HttpError, match="5 content codings"):
+        parse(block(packed, "Content-Encoding: gzip, gzip, gzip, gzip, gzip"))
+
+
+@pytest.mark.parametrize("coding", ["none", "UTF-8", "br", "deflate", ""])
+def test_parse_response_of_a_coding_that_was_not_applied_keeps_the_body(coding):
+    assert parse(block(BODY, f"Content-Encoding: {coding}")).body == BODY
+
+
+def test_parse_response_takes_the_first_field_of_a_name_in_any_case():
+    fields = ("Content-Type-Options: x", "CONTENT-TYPE : text/html", "Content-Type: image/png")
+    assert parse(block(BODY, *fields)).header(b"content-type") == "text/html"
+    assert parse(block(BODY)).header(b"content-type") == ""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tsugiki.corpus.read import Tally, read_warc
+from tsugiki.corpus.read import Limits, Tally, read_warc
 
 
 def read(path, data, **options):
@@ -163,7 +163,9 @@ def test_read_warc_of_a_name_look_up_is_no_damage(tmp_path, warc):
 
 def test_read_warc_skips_bodies_that_are_too_large_without_reading_on_wrongly(tmp_path, warc, members):
     big = warc.member(warc.record("x" * 50_000, url="http://a.example/b"))
-    pages, tally = read(tmp_path / "a.warc.gz", members[0] + big + members[1], max_body_bytes=10_000)
+    pages, tally = read(
+        tmp_path / "a.warc.gz", members[0] + big + members[1], limits=Limits(max_body_bytes=10_000)
+    )
     assert urls(pages) == ["0", "1"]
     assert dict(tally.skipped) == {"too large": 1}
     assert tally.warnings[0]["offset"] == len(members[0])
@@ -173,7 +175,7 @@ def test_read_warc_of_a_content_coding_bomb_stops_at_the_limit(tmp_path, warc):
     bomb = zlib.compress(b"\0" * 3_000_000, 9)
     path = warc.file(tmp_path / "a.warc.gz", [warc.record(bomb, headers=("Content-Encoding: deflate",))])
     tally = Tally()
-    assert list(read_warc(path, tally, max_body_bytes=100_000)) == []
+    assert list(read_warc(path, tally, Limits(max_body_bytes=100_000))) == []
     assert dict(tally.skipped) == {"too large": 1}
 
 

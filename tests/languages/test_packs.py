@@ -1,12 +1,15 @@
 """Language packs: every pack loads, says what its reference says, and a new one is a folder."""
 
 import codecs
+from pathlib import Path
 
 import pytest
 
+from tsugiki import languages
 from tsugiki.errors import InputError
 from tsugiki.languages import load_pack, pack_codes, read_pack
 
+PACKAGE = Path(languages.__file__).parent
 MINIMAL = """
 code = "xx"
 name = "Test"
@@ -51,7 +54,9 @@ def test_japanese_pack_has_swallows_character_classes():
 
 
 def test_japanese_pack_has_swallows_thresholds():
-    bounds = {name: (rule.min, rule.max) for name, rule in load_pack("ja").rules.items()}
+    rules = dict(load_pack("ja").rules)
+    assert rules.pop("ng_share").below == 0.05
+    bounds = {name: (rule.min, rule.max) for name, rule in rules.items()}
     assert bounds == {
         "letters": (400, None),
         "language_letters": (400, None),
@@ -97,6 +102,20 @@ def test_load_pack_from_another_folder_finds_a_language_added_at_run_time(tmp_pa
         (("[prefilter]", '[script.classes]\na = ["zz"]\n[prefilter]'), "hexadecimal"),
         (("[prefilter]", '[rules]\na = {feature = "letters"}\n[prefilter]'), "min"),
         (("[prefilter]", '[rules]\na = {feature = "letters", min = "many"}\n[prefilter]'), "rules.a.min"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", min = "400"}\n[prefilter]'), "rules.a.min"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", min = true}\n[prefilter]'), "rules.a.min"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", max = nan}\n[prefilter]'), "finite"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", below = inf}\n[prefilter]'), "finite"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", min = 2, max = 1}\n[prefilter]'), "no document"),
+        (("[prefilter]", '[rules]\na = {feature = "letters", least = 2}\n[prefilter]'), "least"),
+        (("[prefilter]", '[rule_sets.s]\na = {feature = "letters"}\n[prefilter]'), "rule_sets.s.a"),
+        (('sentence_terminators = "."', 'sentence_terminators = [".", "!!"]'), "'!!' is not a single"),
+        (('sentence_terminators = "."', 'sentence_terminators = ". "'), "white space"),
+        (('sentence_terminators = "."', 'sentence_terminators = "."\nellipses = [""]'), "ellipses"),
+        (("[prefilter]", '[decoding]\nlegacy_encodings = ["cp9999"]\n[prefilter]'), 'encoding "cp9999"'),
+        (("[prefilter]", '[decoding]\nlegacy_encodings = ["rot13"]\n[prefilter]'), 'encoding "rot13"'),
+        (('html_lang = ["xx"]', 'html_lang = ["xx"]\ncharsets = ["shift-jiss"]'), "shift-jiss"),
+        (("[prefilter]", '[script.classes]\n"a-b" = ["41"]\n[prefilter]'), "script.classes"),
     ],
 )
 def test_read_pack_of_a_faulty_file_names_the_fault(tmp_path, change, seen):
@@ -110,3 +129,70 @@ def test_read_pack_that_is_not_utf8_is_an_input_error(tmp_path):
     path.write_bytes(b'code = "\xff"')
     with pytest.raises(InputError, match="TOML"):
         read_pack(path)
+
+
+def test_read_pack_names_all_faults_at_once(tmp_path):
+    text = MINIMAL.replace("minimum_score = 0.5", 'minimum_score = "x"').replace(
+        'name = "Test"', "name = 3", 1
+    )
+    text += '[rules]\na = {feature = "letters", max = nan}\n[decoding]\nlegacy_encodings = ["nope"]\n'
+    with pytest.raises(InputError) as caught:
+        read_pack(write_pack(tmp_path, "xx", text))
+    for fault in ("identification.minimum_score", "name:", "rules.a.max", "decoding.legacy_encodings.0"):
+        assert fault in caught.value.message
+
+
+LIST = '[lists.ng]\nfile = "ng.txt"\nlicence = "CC0-1.0"\nsource = "here"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (b"one\ntwo\n\xff\xfe\n", "line 3: the list is not UTF-8"),
+        (b"# nothing\n\n", "holds no entry"),
+        (None, "can't be read"),
+    ],
+)
+def test_read_pack_with_a_broken_list_says_where(tmp_path, content, seen):
+    path = write_pack(tmp_path, "xx", MINIMAL + LIST)
+    if content is not None:
+        (path.parent / "ng.txt").write_bytes(content)
+    with pytest.raises(InputError, match=seen):
+        read_pack(path)
+
+
+@pytest.mark.parametrize("code", pack_codes())
+def test_pack_lists_hold_entries_and_say_licence_and_source(code):
+    pack = load_pack(code)
+    for name, words in pack.lists.items():
+        assert name in {"ng", "dating", "footer", "policy"}
+        assert words.entries
+        assert len(set(words.entries)) == len(words.entries)
+        assert words.licence in {"CC-BY-4.0", "CC0-1.0", "MIT", "Apache-2.0"}
+    if "ng" in pack.lists:
+        head = (PACKAGE / code / "ng.txt").read_text(encoding="utf-8").split("\n# Changed")[0]
+        assert "CC-BY-4.0" in head
+        assert "LDNOOBW" in head
+
+
+PUBLISHED = {  # huggingface/fineweb-2 at d0defb2: lines, marks, word length, letters, breaks; 2- and 10-grams
+    "de": (0.263, 0.0, (0, 15), 0.774, 0.152, 0.169, 0.098),
+    "fi": (0.293, 0.114, (3, 14), 0.755, 0.161, 0.253, 0.101),
+    "hi": (0.206, 0.091, (2, 21), 0.837, 0.316, 0.208, 0.09),
+    "ko": (0.374, 0.062, (1, 6), 0.791, 0.196, 0.282, 0.127),
+    "vi": (0.293, 0.333, (2, 11), 0.803, 0.103, 0.223, 0.111),
+}
+
+
+@pytest.mark.parametrize("code", PUBLISHED)
+def test_pack_rules_of_languages_with_spaces_are_fineweb2s(code):
+    rules = load_pack(code).rules
+    lines, marks, length, letters, breaks, twos, tens = PUBLISHED[code]
+    assert rules["line_duplicates"].max == lines
+    assert rules["terminated_line_share"].min == marks
+    assert (rules["word_length_mean"].min, rules["word_length_mean"].max) == length
+    assert rules["alphabetic_word_share"].min == letters
+    assert rules["line_breaks_per_word"].max == breaks
+    assert rules["top_word_2gram"].max == twos
+    assert rules["repeated_word_10grams"].max == tens
+    assert rules["repeated_line_letters"].max == 0.1

@@ -180,10 +180,57 @@ def corpus_record(name: str, place: Path) -> Record:
         "split": {"train": 668, "heldout": 74, "groups": 655, "largest_group": 14,
                   "max_similarity": 0.313, "max_containment": 0.444, "threshold": 0.5,
                   "method": "whole groups of pages linked by similarity"},
+        **corpus_details(),
+    }  # fmt: skip
+    facts["near_duplicates"] |= {
+        "sizes": [{"from": 1, "to": 1, "clusters": 600, "documents": 600},
+                  {"from": 2, "to": 2, "clusters": 70, "documents": 140},
+                  {"from": 3, "to": 4, "clusters": 18, "documents": 77}],
+        "bands": 40, "rows": 20,
     }  # fmt: skip
     counts = {"documents": 742, "characters": 1_640_000, "bytes": 4_310_000, "train_documents": 668,
               "heldout_documents": 74, "records": 3120, "rejected": 1898}  # fmt: skip
     return counts, facts, ArtifactType.DOCUMENTS
+
+
+def corpus_details() -> Row:
+    """What later versions of the corpus stage record besides."""
+    shares = [
+        {"from": i / 40, "to": (i + 1) / 40, "documents": 40 + i, "kept": 0 if i < 8 else 30 + i}
+        for i in range(4, 24)
+    ]
+    edges = [(100, 126), (126, 158), (158, 200), (200, 251), (251, 316), (316, 398), (398, 501), (501, None)]
+    letters = [
+        {"from": low, "to": high, "documents": 9 if low < 501 else 800, "kept": 8 * (low > 390)}
+        for low, high in edges
+    ]
+    appeal = {
+        "url": f"http://{HOSTS[0]}/appeal",
+        "matched": "会員登録",
+        "text": "季節の便りについての文章です。",
+    }
+    return {
+        "histograms": [
+            {"feature": "hiragana_share", "bins": shares,
+             "rules": [{"name": "hiragana_share", "sign": "<", "threshold": 0.2,
+                        "rejected": 170, "alone": 12}]},
+            {"feature": "letters", "bins": letters,
+             "rules": [{"name": "letters", "sign": "<", "threshold": 400, "rejected": 54, "alone": 0}]},
+            {"feature": "kanji_share", "bins": shares,
+             "rules": [{"name": "kanji_share", "sign": ">=", "threshold": 0.9, "rejected": 0, "alone": 0}]},
+        ],
+        "host_filter": {
+            "rules": [{"name": "ng_share", "threshold": 0.005}], "hosts": 31, "blocked_hosts": 1,
+            "documents": 27,
+            "blocked": [{"host": "blocked.example", "documents": 27, "reasons": ["host:ng_share>0.005"],
+                         "ng_documents": 9, "dating_documents": 0, "appeal": [appeal]}],
+        },
+        "decoding": {"chosen_by": {"http header": 1201, "meta": 622}, "replaced": 4, "undecodable": 13},
+        "extraction": {"extractors": {"resiliparse": 2600, "trafilatura": 63}, "empty": 211, "too_deep": 2},
+        "cleaning": {"changed": 120, "counts": {"footer_lines": 333}, "too_short": 4},
+        "contamination": {"items": 12_000, "documents": 2, "hits": [{"item": "quiz/17", "documents": 2}]},
+        "prefilter": {"pages": 2861, "candidates": 1412},
+    }  # fmt: skip
 
 
 def vocabulary_record(name: str, place: Path) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsugiki.report.figures.bars import Bar, BarRow, bar_chart
+from tsugiki.report.figures.distribution import StackedBin, Threshold, distribution
 from tsugiki.report.figures.graph import Node, graph_chart, layer_of
 from tsugiki.report.figures.histogram import Bin, histogram
 from tsugiki.report.figures.intervals import IntervalRow, Mark, Reference, interval_chart
@@ -181,6 +183,57 @@ def test_histogram_columns_are_as_high_as_their_counts():
     assert len(heights) == 2
     assert heights[0] == pytest.approx(2 * heights[1], abs=0.02)
     assert "limit 0.75" in source
+
+
+@st.composite
+def stacked_bins(draw):
+    """Bins that rise, with or without open ends."""
+    edges = sorted(draw(st.sets(st.integers(0, 10**7), min_size=2, max_size=40)))
+    bounds = list(pairwise(edges))
+    bounds = [(None, edges[0])] * draw(st.booleans()) + bounds + [(edges[-1], None)] * draw(st.booleans())
+    totals = [draw(st.integers(0, 10**6)) for _ in bounds]
+    parts = [draw(st.integers(0, total)) for total in totals]
+    return [StackedBin(low, high, t, p) for (low, high), t, p in zip(bounds, totals, parts, strict=True)]
+
+
+@given(
+    stacked_bins(),
+    st.lists(st.builds(Threshold, st.sampled_from(["<", ">", "<=", ">="]), numbers), max_size=3),
+)
+@settings(deadline=None, max_examples=60)
+def test_distribution_stays_inside_whatever_the_bins(bins, thresholds):
+    source = distribution(canvas(280), bins, thresholds, 138)
+    check_inside(source)
+    root = parsed(source)
+    assert len([node for node in root.iter() if node.get("class") == "threshold"]) == len(thresholds)
+    for node in root.iter("rect"):
+        assert float(node.get("height", "0")) >= 0
+        assert float(node.get("y", "0")) + float(node.get("height", "0")) <= 138
+
+
+def test_distribution_stacks_kept_under_rejected():
+    bins = [StackedBin(0, 0.5, 40, 10), StackedBin(0.5, 1, 30, 30), StackedBin(1, 1.5, 0, 0)]
+    root = parsed(distribution(canvas(280), bins, [Threshold("<", 0.25)], 138))
+    heights = [(n.get("class"), float(n.get("height", "0"))) for n in root.iter("rect")]
+    refused, rejected, kept, all_kept = heights
+    assert (refused[0], rejected[0], kept[0], all_kept[0]) == ("refused", "bar pale", "bar ink", "bar ink")
+    assert rejected[1] == pytest.approx(3 * kept[1], abs=0.05)
+    assert all_kept[1] == pytest.approx(3 * kept[1], abs=0.05)
+    line = next(node for node in root.iter("line") if node.get("class") == "threshold")
+    first = next(node for node in root.iter("rect") if node.get("class") == "bar pale")
+    middle = float(first.get("x", "0")) + float(first.get("width", "0")) / 2
+    assert float(line.get("x1", "0")) == pytest.approx(middle, abs=0.6)
+
+
+def test_distribution_breaks_a_bar_that_hides_the_others():
+    bins = [StackedBin(0, 1, 1000, 600), StackedBin(1, 2, 10, 10)]
+    source = distribution(canvas(280), bins, [], 138)
+    assert 'class="break"' in source
+    assert ">1,000<" in source
+    small = next(n for n in list(parsed(source).iter("rect"))[::-1])
+    assert float(small.get("height", "0")) > 40
+    even = distribution(canvas(280), [StackedBin(0, 1, 20, 6), StackedBin(1, 2, 10, 10)], [], 138)
+    assert 'class="break"' not in even
 
 
 NODES = (

@@ -44,6 +44,7 @@ BASE_FIELDS = (
     pa.field("cluster_size", pa.int32()),
     pa.field("survivor", pa.bool_()),
     pa.field("split", pa.string()),
+    pa.field("weight", pa.int32()),
 )
 """`cluster` is the id of the near-duplicate cluster's survivor; `split` is "train" or "heldout"."""
 
@@ -126,14 +127,19 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as .jsonl.zst (or .jsonl), atomically."""
+    """Write rows as .jsonl, .jsonl.gz or .jsonl.zst, atomically; the same rows give the same bytes."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with atomic_path(path) as partial:
         if path.suffix == ".zst":
             with zstandard.open(partial, "wt", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.writelines(lines)
+        elif path.suffix == ".gz":
+            # without a name and a time in its head
+            with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                packed.writelines(line.encode() for line in lines)
         else:
             with partial.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.writelines(lines)
 
 
 def _open_text(path: Path) -> io.TextIOBase:

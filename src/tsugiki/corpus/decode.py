@@ -3,13 +3,16 @@
 Evidence in order: byte order mark; ISO-2022 escapes; strict UTF-8 (legacy text almost never is valid UTF-8 by
 chance, so it beats a declaration that says otherwise); what HTTP header and `<meta>` declare; the legacy
 encodings of the language pack. Candidates of the last two kinds are scored by how plausible their characters
-are, so a wrong declaration loses; a candidate may leave a few bytes undecoded, at a price.
+are, so a wrong declaration loses; a candidate may leave a few bytes undecoded, at a price. An encoding of two
+bytes a character that nobody declared must also give characters that are frequent in the language: in those,
+any text of a neighbour reads as rare ideographs.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,12 +54,20 @@ _OTHER_LABELS = {"x-sjis": "cp932", "windows-31j": "cp932", "x-euc-jp": "euc_jp"
 _CREDIT_FREQUENT = 1.0
 _CREDIT_PLAUSIBLE = 0.5
 _CREDIT_LETTER = 0.4
+_CREDIT_FOREIGN = 0.5
 _PENALTY = -2.0
 _DECLARED_BONUS = 0.25
 _SINGLE_BYTE_BONUS = 0.6
 _SINGLE_BYTE = ("cp125", "cp8", "iso8859", "koi8", "mac")
 _DAMAGE = 0.1
+_HALF_WIDTH_KANA = (0xFF61, 0xFF9F)
+_RARE_SIGNS = (0xA4, 0xA6, 0xA8, 0xB8)  # of ISO-8859-1; ISO-8859-15 has the euro, S, s and z with caron there
+# CJK marks and kana, ideographs, hangul
+_OTHER_SCRIPTS = ((0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3))
 _LEAST_SCORE = 0.0
+_LEAST_FREQUENT = 0.05
+_LEAST_JUDGED = 50  # characters; fewer may all be rare ones
+_OFTEN = 0.25
 _REPLACEMENT = "\ufffd"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -117,8 +128,9 @@ def decode(body: bytes, http_charset: str | None, pack: LanguagePack) -> Decoded
     declared = _declared(body, http_charset)
     if _ISO_2022_ESCAPE.search(body):
         text = _strict(body, "iso2022_jp_ext")
+        text = _damaged(body, "iso2022_jp_ext") if text is None else text
         if text is not None and not text.isascii():
-            return _decoded(text, "iso2022_jp", "escape sequences")
+            return _decoded(text, "iso2022_jp", "escape sequences", text.count(_REPLACEMENT))
     if body.isascii():
         return _decoded(body.decode("ascii"), UTF_8, "ASCII")
     text = _strict(body, UTF_8)
@@ -169,13 +181,22 @@ def _best_scored(body: bytes, declared: Sequence[str], pack: LanguagePack) -> De
             continue
         score = plausibility(text, pack) + (_bonus(codec) if codec in declared else 0.0)
         score -= _DAMAGE if replaced else 0.0
+        if codec not in declared and _is_wide(codec) and _lacks_frequent(text, pack):
+            continue
         if score >= _LEAST_SCORE and (best is None or score > best[0]):
             best = (score, codec, text, replaced)
     if best is None:
         return None
     _, codec, text, replaced = best
+    if codec == "cp1258":  # a letter and its tone mark are two bytes there
+        text = unicodedata.normalize("NFC", text)
     chosen_by = "least damaged" if replaced else "declared" if codec in declared else "scored"
     return _decoded(text, codec, chosen_by, replaced)
+
+
+def _is_wide(codec: str) -> bool:
+    """Whether a character takes two bytes or more."""
+    return not codec.startswith(_SINGLE_BYTE) and codec != UTF_8
 
 
 def _damaged(body: bytes, codec: str) -> str | None:
@@ -194,34 +215,51 @@ def _bonus(codec: str) -> float:
     The letters of other languages' single-byte encodings earn nothing, and read as kanji they would earn
     half, so they need more; cp1252 does not, since servers declare it (as ISO-8859-1) without looking.
     """
-    single_byte = codec.startswith(_SINGLE_BYTE) and codec != "cp1252"
-    return _SINGLE_BYTE_BONUS if single_byte else _DECLARED_BONUS
+    return _DECLARED_BONUS if _is_wide(codec) or codec == "cp1252" else _SINGLE_BYTE_BONUS
 
 
 def plausibility(text: str, pack: LanguagePack) -> float:
     """The mean credit of the non-ASCII characters of `text`, from -2 (mojibake) to 1.
 
-    The pack's frequent characters count 1, its plausible ones 0.5, other Latin letters 0.4, controls,
-    half-width kana, private-use characters and U+FFFD -2, everything else 0.
+    The pack's frequent characters count 1, its plausible ones 0.5 and so do kana, hangul and ideographs (a
+    page in another language keeps its declared encoding), other Latin letters 0.4, controls, half-width kana,
+    private-use characters and U+FFFD -2, everything else 0. Half-width kana count nothing where a quarter of
+    the characters is frequent: they are the mark of EUC-JP read as Shift_JIS, but that has none of these.
     """
-    codes = np.frombuffer(text[:_SCORED_CHARACTERS].encode("utf-32-le", "replace"), dtype=np.uint32)
-    foreign = codes[codes >= 0x80]  # noqa: PLR2004
+    foreign = _not_ascii(text)
     if not foreign.size:
         return 0.0
-    return float(
-        _credits(pack.decoding.frequent, pack.decoding.plausible)[np.minimum(foreign, 0xFFFF)].mean()
-    )
+    credits = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign]
+    if (credits >= _CREDIT_FREQUENT).mean() >= _OFTEN:  # then half-width kana are meant
+        credits = credits[(foreign < _HALF_WIDTH_KANA[0]) | (foreign > _HALF_WIDTH_KANA[1])]
+    return float(credits.mean())
+
+
+def _lacks_frequent(text: str, pack: LanguagePack) -> bool:
+    """Whether hardly any of the characters (if these are enough to tell) are frequent in the language."""
+    foreign = _not_ascii(text)
+    frequent = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign] >= _CREDIT_FREQUENT
+    return bool(foreign.size >= _LEAST_JUDGED and frequent.mean() < _LEAST_FREQUENT)
+
+
+def _not_ascii(text: str) -> npt.NDArray[np.uint32]:
+    """The code points from 80 on, those above FFFF as FFFF."""
+    codes = np.frombuffer(text[:_SCORED_CHARACTERS].encode("utf-32-le", "replace"), dtype=np.uint32)
+    return np.minimum(codes[codes >= 0x80], np.uint32(0xFFFF))  # noqa: PLR2004
 
 
 @cache
 def _credits(frequent: tuple[CodePoints, ...], plausible: tuple[CodePoints, ...]) -> npt.NDArray[np.float32]:
     table = np.zeros(0x10000, np.float32)
     table[0xC0:0x250] = _CREDIT_LETTER
+    for first, last in _OTHER_SCRIPTS:
+        table[first : last + 1] = _CREDIT_FOREIGN
     for first, last in plausible:
         table[first : last + 1] = _CREDIT_PLAUSIBLE
     for first, last in frequent:
         table[first : last + 1] = _CREDIT_FREQUENT
-    # C1 controls, the private use area, half-width kana (the mark of EUC-JP read as Shift_JIS), U+FFFD
-    for first, last in ((0x80, 0x9F), (0xE000, 0xF8FF), (0xFF61, 0xFF9F), (0xFFFD, 0xFFFD)):
+    table[list(_RARE_SIGNS)] = 0.0
+    # C1 controls, the private use area, half-width kana, U+FFFD
+    for first, last in ((0x80, 0x9F), (0xE000, 0xF8FF), _HALF_WIDTH_KANA, (0xFFFD, 0xFFFD)):
         table[first : last + 1] = _PENALTY
     return table

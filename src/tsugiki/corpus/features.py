@@ -2,32 +2,39 @@
 
 Character classes, sentences and repetition follow Swallow (swallow-corpus/quality.py; corpus.md §1.4), with
 its two crashes mended: a text without sentences, or shorter than n, has features of 0. Word features, for
-languages with spaces, follow Gopher (arXiv:2112.11446, appendix A) in datatrove's reading. The dictionary of
-`feature_types` is the columns of the documents files.
+languages with spaces, follow Gopher (arXiv:2112.11446, appendix A), C4 (arXiv:1910.10683) and FineWeb
+(arXiv:2406.17557) in datatrove's reading (0.10), with words as white space parts them. The dictionary of
+`feature_types` is the columns of the documents files; `corpus/oracle.py` defines each in plain Python.
+
+Departures from datatrove: words are never segmented by a model; only words with a letter or digit in them
+count for lengths; blank lines do not count; C4's lines are judged, not dropped. Gopher's rules on paragraphs
+are left out because extraction drops blank lines.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tsugiki.corpus import kernels
-from tsugiki.languages import CodePoints, LanguagePack
+from tsugiki.corpus import feature_kernels as fk
+from tsugiki.corpus import kernels, repetition
+from tsugiki.corpus import word_kernels as wk
+from tsugiki.corpus.character_tables import WORD_EDGES, lower_case, pack_table
+from tsugiki.corpus.expressions import Expressions, compile_expressions
+from tsugiki.errors import InputError
+from tsugiki.languages import LanguagePack
 
 Features = dict[str, float | int]
 
 _TOP = range(2, 5)
 _REPEATED = range(5, 11)
-_BULLETS = ("•", "-", "*", "‣", "◦", "・", "·")
-_CLOSING_QUOTES = ('"', "'", "”")
-_OTHER = 0
-_CODE_POINTS = 0x110000
+_PLACEHOLDER = "lorem ipsum"
+_JAVASCRIPT = "javascript"
+_KEPT_PACKS = 64
 
 _TEXT_INTEGERS = ("letters", "language_letters", "sentence_length_max")
 _TEXT_FLOATS = (
@@ -39,101 +46,211 @@ _TEXT_FLOATS = (
     "sentence_length_mean",
     "ellipsis_share",
 )
+_LINE_FLOATS = (
+    "bullet_line_share",
+    "ellipsis_line_share",
+    "terminated_line_share",
+    "short_line_share",
+    "line_duplicates",
+    "line_duplicate_letters",
+    "repeated_line_letters",
+)
 _CHARACTER_FLOATS = (*(f"top_{n}gram" for n in _TOP), *(f"repeated_{n}grams" for n in _REPEATED))
-_WORD_INTEGERS = ("words", "stop_words", "placeholder_texts")
+_WORD_INTEGERS = (
+    "words",
+    "stop_words",
+    "placeholder_texts",
+    "curly_brackets",
+    "javascript_lines",
+    "c4_sentences",
+)
 _WORD_FLOATS = (
     "word_length_mean",
     "symbol_share",
     "alphabetic_word_share",
-    "bullet_line_share",
-    "ellipsis_line_share",
-    "terminated_line_share",
-    "line_duplicates",
-    "line_duplicate_letters",
+    "line_breaks_per_word",
+    "c4_line_share",
     *(f"top_word_{n}gram" for n in _TOP),
     *(f"repeated_word_{n}grams" for n in _REPEATED),
 )
+_LIST_INTEGERS = {"ng": "ng_expressions", "dating": "dating_names", "policy": "policy_lines"}
+_LIST_FLOATS = {"ng": "ng_share"}
 
 
 def feature_types(pack: LanguagePack) -> dict[str, pa.DataType]:
-    """The features that are computed for a pack's language, with their column types."""
-    integers = [*_TEXT_INTEGERS, *(() if pack.script.spaceless else _WORD_INTEGERS)]
-    floats = [*_TEXT_FLOATS, *(f"{name}_share" for name in pack.script.classes)]
-    floats += _CHARACTER_FLOATS if pack.script.spaceless else _WORD_FLOATS
+    """The features that are computed for a pack's language, with their column types.
+
+    `ng_share`, `ng_expressions`, `dating_names` and `policy_lines` exist only where the pack has the list.
+    Raises InputError where the name of a character class makes a column that exists already.
+    """
+    spaceless = pack.script.spaceless
+    integers = [*_TEXT_INTEGERS, *(() if spaceless else _WORD_INTEGERS)]
+    integers += [feature for name, feature in _LIST_INTEGERS.items() if _has_list(pack, name)]
+    floats = [*_TEXT_FLOATS, *_LINE_FLOATS, *(_CHARACTER_FLOATS if spaceless else _WORD_FLOATS)]
+    floats += [feature for name, feature in _LIST_FLOATS.items() if _has_list(pack, name)]
+    taken = {*_TEXT_FLOATS, *_LINE_FLOATS, *_CHARACTER_FLOATS, *_WORD_FLOATS, *_LIST_FLOATS.values()}
+    doubled = [name for name in pack.script.classes if f"{name}_share" in taken]
+    if doubled:
+        raise InputError(
+            f'the pack "{pack.code}" calls a character class "{doubled[0]}", but "{doubled[0]}_share" is the '
+            "name of another feature",
+            hint="rename the class",
+        )
+    floats += [f"{name}_share" for name in pack.script.classes]
     return {**dict.fromkeys(integers, pa.int64()), **dict.fromkeys(floats, pa.float64())}
 
 
 def compute_features(text: str, pack: LanguagePack) -> Features:
     """Every feature of `feature_types(pack)` for one text."""
+    compiled = _compiled(pack)
     symbols = code_points(text)
-    specific = _character_features(symbols) if pack.script.spaceless else _word_features(text, pack)
-    return {**_script_features(symbols, pack), **_sentence_features(text, pack), **specific}
+    phrases = _Phrases.find(symbols, compiled)
+    classes, counts = fk.text_counts(
+        symbols, compiled.table, compiled.ellipses, compiled.ellipsis_starts, phrases.blocked
+    )
+    count = counts.tolist()
+    features = _text_features(symbols.size, count, classes.tolist(), pack)
+    if pack.script.spaceless:
+        features |= _character_features(symbols)
+    else:
+        features |= _word_features(symbols, count, compiled)
+        features |= {"placeholder_texts": phrases.placeholders, "javascript_lines": phrases.javascript}
+    if "policy" in compiled.lists:
+        features["policy_lines"] = phrases.policies
+    return features | _list_features(symbols, compiled, int(features["language_letters"]))
 
 
 def code_points(text: str) -> npt.NDArray[np.uint32]:
-    """The code points of a text; a lone surrogate counts as `?`."""
-    return np.frombuffer(bytearray(text.encode("utf-32-le", "replace")), np.uint32)
+    """The code points of a text; a lone surrogate is one of its own."""
+    return np.frombuffer(bytearray(text.encode("utf-32-le", "surrogatepass")), np.uint32)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """What the kernels need of a pack."""
+
+    table: npt.NDArray[np.uint16]
+    ellipses: npt.NDArray[np.uint32]
+    ellipsis_starts: npt.NDArray[np.int64]
+    stop_hashes: npt.NDArray[np.uint64]
+    longest_stop: int
+    phrases: Expressions | None
+    lists: dict[str, Expressions]
+
+
+_by_pack: dict[int, tuple[LanguagePack, _Compiled]] = {}
+
+
+def _compiled(pack: LanguagePack) -> _Compiled:
+    """The pack's arrays, remembered as long as the pack itself is: it can't be hashed in good time."""
+    held = _by_pack.get(id(pack))
+    if held is not None and held[0] is pack:
+        return held[1]
+    if len(_by_pack) >= _KEPT_PACKS:
+        _by_pack.clear()
+    script = pack.script
+    stops = [code_points(word.lower().strip(WORD_EDGES)) for word in pack.stop_words]
+    lower = lower_case()
+    phrases = (_PLACEHOLDER, _JAVASCRIPT, *_entries(pack, "policy"))
+    compiled = _Compiled(
+        table=pack_table(tuple(script.classes.values()), script.sentence_terminators),
+        ellipses=code_points("".join(script.ellipses)),
+        ellipsis_starts=np.cumsum([0, *map(len, script.ellipses)]),
+        stop_hashes=np.array([fk.span_hash(lower[word], 0, word.size) for word in stops], np.uint64),
+        longest_stop=max((word.size for word in stops), default=0),
+        phrases=None
+        if script.spaceless
+        else compile_expressions(phrases, spaceless=False, whole_words=False),
+        lists={
+            name: compile_expressions(_entries(pack, name), spaceless=script.spaceless)
+            for name in _LIST_INTEGERS
+            if _has_list(pack, name)
+        },
+    )
+    _by_pack[id(pack)] = (pack, compiled)
+    return compiled
+
+
+def _has_list(pack: LanguagePack, name: str) -> bool:
+    return name in pack.lists and not (name == "policy" and pack.script.spaceless)
+
+
+def _entries(pack: LanguagePack, name: str) -> tuple[str, ...]:
+    return pack.lists[name].entries if name in pack.lists else ()
+
+
+@dataclass(frozen=True)
+class _Phrases:
+    """Phrases for which C4 drops a line or a page."""
+
+    blocked: npt.NDArray[np.int64]
+    placeholders: int = 0
+    javascript: int = 0
+    policies: int = 0
+
+    @classmethod
+    def find(cls, symbols: npt.NDArray[np.uint32], compiled: _Compiled) -> _Phrases:
+        if compiled.phrases is None:
+            return _NO_PHRASES
+        spans = compiled.phrases.spans(symbols)
+        if not len(spans):
+            return _NO_PHRASES
+        lower = lower_case()
+        found = [(first, _text_of(lower[symbols[first:end]])) for first, end in spans.tolist()]
+        breaks = np.flatnonzero(symbols == ord("\n"))
+        blocked = [first for first, phrase in found if phrase != _PLACEHOLDER]
+        kinds = {
+            kind: [first for first, phrase in found if phrase == kind] for kind in (_PLACEHOLDER, _JAVASCRIPT)
+        }
+        policies = [first for first, phrase in found if phrase not in kinds]
+        return cls(
+            np.array(blocked, np.int64),
+            len(kinds[_PLACEHOLDER]),
+            _lines_of(kinds[_JAVASCRIPT], breaks),
+            _lines_of(policies, breaks),
+        )
+
+
+_NO_PHRASES = _Phrases(np.empty(0, np.int64))
+
+
+def _text_of(symbols: npt.NDArray[np.uint32]) -> str:
+    return symbols.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def _lines_of(positions: Iterable[int], breaks: npt.NDArray[np.int64]) -> int:
+    """In how many lines the positions lie."""
+    return len(set(np.searchsorted(breaks, np.array(list(positions), np.int64)).tolist()))
 
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-@cache
-def _class_table(classes: tuple[tuple[CodePoints, ...], ...]) -> npt.NDArray[np.uint8]:
-    """For each code point the number of its class (from 1), or 0."""
-    table = np.zeros(_CODE_POINTS, np.uint8)
-    for number, ranges in enumerate(classes, start=1):
-        for first, last in ranges:
-            table[first : last + 1] = number
-    return table
-
-
-def _script_features(symbols: npt.NDArray[np.uint32], pack: LanguagePack) -> Features:
-    names = list(pack.script.classes)
-    counts = np.bincount(_class_table(tuple(pack.script.classes.values()))[symbols], minlength=len(names) + 1)
-    inside = int(counts.sum() - counts[_OTHER])
+def _text_features(size: int, count: list[int], classes: list[int], pack: LanguagePack) -> Features:
+    inside = size - classes[0]
+    lines = count[fk.LINES]
+    letters = count[fk.SENTENCE_LETTERS]
     return {
-        "letters": int(symbols.size),
+        "letters": size,
         "language_letters": inside,
-        "language_share": _share(inside, symbols.size),
-        **{f"{name}_share": _share(int(counts[i]), inside) for i, name in enumerate(names, start=1)},
+        "language_share": _share(inside, size),
+        **{f"{name}_share": _share(classes[i], inside) for i, name in enumerate(pack.script.classes, 1)},
+        "paragraph_duplicates": _share(count[fk.PARAGRAPH_REPEATS], count[fk.PARAGRAPHS]),
+        "paragraph_duplicate_letters": _share(count[fk.PARAGRAPH_REPEAT_LETTERS], letters),
+        "sentence_duplicates": _share(count[fk.SENTENCE_REPEATS], count[fk.SENTENCES]),
+        "sentence_duplicate_letters": _share(count[fk.SENTENCE_REPEAT_LETTERS], letters),
+        "sentence_length_mean": _share(letters, count[fk.SENTENCES]),
+        "sentence_length_max": count[fk.SENTENCE_LONGEST],
+        "ellipsis_share": _share(count[fk.SENTENCE_ELLIPSES], count[fk.SENTENCES]),
+        "bullet_line_share": _share(count[fk.LINE_BULLETS], lines),
+        "ellipsis_line_share": _share(count[fk.LINE_ELLIPSES], lines),
+        "terminated_line_share": _share(count[fk.LINE_ENDS], lines),
+        "short_line_share": _share(count[fk.LINE_SHORT], lines),
+        "line_duplicates": _share(count[fk.LINE_REPEATS], lines),
+        "line_duplicate_letters": _share(count[fk.LINE_REPEAT_LETTERS], size),
+        "repeated_line_letters": _share(count[fk.RAW_LINE_REPEAT_LETTERS], size - count[fk.LINE_BREAKS]),
     }
-
-
-def _sentence_features(text: str, pack: LanguagePack) -> Features:
-    """A sentence is a run up to and with at most one terminator; a paragraph is a line's sentences."""
-    pattern = sentence_pattern(pack.script.sentence_terminators)
-    lines = [pattern.findall(line) for line in text.split("\n")]
-    sentences = [sentence for line in lines for sentence in line]
-    lengths = [len(sentence) for sentence in sentences]
-    paragraph_duplicates, paragraph_letters = _duplicates(["".join(line) for line in lines])
-    sentence_duplicates, sentence_letters = _duplicates(sentences)
-    ends = sum(sentence.strip().endswith(pack.script.ellipses) for sentence in sentences)
-    return {
-        "paragraph_duplicates": paragraph_duplicates,
-        "paragraph_duplicate_letters": paragraph_letters,
-        "sentence_duplicates": sentence_duplicates,
-        "sentence_duplicate_letters": sentence_letters,
-        "sentence_length_mean": _share(sum(lengths), len(lengths)),
-        "sentence_length_max": max(lengths, default=0),
-        "ellipsis_share": _share(ends, len(sentences)),
-    }
-
-
-@cache
-def sentence_pattern(terminators: str) -> re.Pattern[str]:
-    """Sentences as matches: what is not a terminator, and the terminator after it if there is one."""
-    inside = re.escape(terminators)
-    return re.compile(f"[^{inside}]+[{inside}]?")
-
-
-def _duplicates(items: Sequence[str]) -> tuple[float, float]:
-    """The share of items, and of their characters, that repeat another item."""
-    counts = Counter(items)
-    again = sum(count - 1 for count in counts.values())
-    letters = sum(len(item) * (count - 1) for item, count in counts.items())
-    return _share(again, len(items)), _share(letters, sum(map(len, items)))
 
 
 def _character_features(symbols: npt.NDArray[np.uint32]) -> Features:
@@ -142,65 +259,53 @@ def _character_features(symbols: npt.NDArray[np.uint32]) -> Features:
     top_n: the most frequent n-gram's share of all occurrences. repeated_n: the share of distinct n-grams that
     occur more than once.
     """
-    counts = kernels.ngram_counts(symbols, _TOP.start, _REPEATED.stop - 1)
-    rows = dict(zip(range(_TOP.start, _REPEATED.stop), counts.tolist(), strict=True))
+    rows = repetition.character_repetition(symbols, _REPEATED.stop - 1, _TOP.stop - 1).tolist()
+    total, distinct, repeated, most = range(4)
     return {
-        **{f"top_{n}gram": _share(rows[n][3], rows[n][0]) for n in _TOP},
-        **{f"repeated_{n}grams": _share(rows[n][2], rows[n][1]) for n in _REPEATED},
+        **{f"top_{n}gram": _share(rows[n - 1][most], rows[n - 1][total]) for n in _TOP},
+        **{f"repeated_{n}grams": _share(rows[n - 1][repeated], rows[n - 1][distinct]) for n in _REPEATED},
     }
 
 
-def _word_features(text: str, pack: LanguagePack) -> Features:
-    words = text.split()
+def _word_features(symbols: npt.NDArray[np.uint32], lines: list[int], compiled: _Compiled) -> Features:
+    counts, numbers, lengths = wk.word_counts(
+        symbols, compiled.table, lower_case(), compiled.stop_hashes, compiled.longest_stop
+    )
+    count = counts.tolist()
+    spoken = count[wk.SPOKEN_WORDS]
     return {
-        **_gopher_quality(text, words, pack),
-        **_line_features(text, pack),
-        **_word_repetition(text, words),
+        "words": spoken,
+        "stop_words": count[wk.STOP_WORDS],
+        "curly_brackets": count[wk.CURLY_BRACKETS],
+        "word_length_mean": _share(count[wk.SPOKEN_LETTERS], spoken),
+        "symbol_share": _share(max(count[wk.HASHES], count[wk.ELLIPSES]), spoken),
+        "alphabetic_word_share": _share(count[wk.ALPHABETIC_WORDS], count[wk.WORDS]),
+        "line_breaks_per_word": _share(lines[fk.LINE_BREAKS], count[wk.WORDS]),
+        "c4_line_share": _share(lines[fk.C4_LINES], lines[fk.LINES]),
+        "c4_sentences": lines[fk.C4_SENTENCES],
+        **_word_repetition(symbols.size, numbers, lengths),
     }
 
 
-def _gopher_quality(text: str, words: Sequence[str], pack: LanguagePack) -> Features:
-    spoken = [word for word in words if word.isalnum() or any(map(str.isalnum, word))]
-    lower = {word.lower().strip(".,;:!?()\"'") for word in words}
-    alphabetic = sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
-    marks = max(text.count("#"), text.count("…") + text.count("..."))
-    return {
-        "words": len(spoken),
-        "stop_words": len(lower.intersection(pack.stop_words)),
-        "placeholder_texts": text.lower().count("lorem ipsum"),
-        "word_length_mean": _share(sum(map(len, spoken)), len(spoken)),
-        "symbol_share": _share(marks, len(spoken)),
-        "alphabetic_word_share": _share(alphabetic, len(words)),
-    }
-
-
-def _line_features(text: str, pack: LanguagePack) -> Features:
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    terminators = (*pack.script.sentence_terminators, *_CLOSING_QUOTES)
-    terminated = sum(line.endswith(terminators) for line in lines)
-    broken_off = sum(line.endswith(pack.script.ellipses) for line in lines)
-    duplicates, _ = _duplicates(lines)
-    letters = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
-    return {
-        "bullet_line_share": _share(sum(line.startswith(_BULLETS) for line in lines), len(lines)),
-        "ellipsis_line_share": _share(broken_off, len(lines)),
-        "terminated_line_share": _share(terminated, len(lines)),
-        "line_duplicates": duplicates,
-        "line_duplicate_letters": _share(letters, len(text)),
-    }
-
-
-def _word_repetition(text: str, words: Sequence[str]) -> Features:
+def _word_repetition(size: int, numbers: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]) -> Features:
     """Gopher: the share of characters in the most frequent word n-gram, and in n-grams seen before."""
-    numbers: dict[str, int] = {}
-    symbols = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.uint32)
-    lengths = np.array([len(word) for word in words], np.int64)
-    counts = kernels.ngram_counts(symbols, _TOP.start, _TOP.stop - 1)
+    counts = kernels.ngram_counts(numbers, _TOP.start, _TOP.stop - 1)
     features: Features = {}
     for n, (total, _, _, most, first) in zip(_TOP, counts.tolist(), strict=True):
         letters = int(lengths[first : first + n].sum()) + n - 1 if total else 0
-        features[f"top_word_{n}gram"] = _share(letters * most, len(text))
-    repeated = kernels.repeated_lengths(symbols, lengths, _REPEATED.start, _REPEATED.stop - 1)
+        features[f"top_word_{n}gram"] = _share(letters * most, size)
+    repeated = kernels.repeated_lengths(numbers, lengths, _REPEATED.start, _REPEATED.stop - 1)
     for n, letters in zip(_REPEATED, repeated.tolist(), strict=True):
-        features[f"repeated_word_{n}grams"] = _share(letters, len(text))
+        features[f"repeated_word_{n}grams"] = _share(letters, size)
+    return features
+
+
+def _list_features(symbols: npt.NDArray[np.uint32], compiled: _Compiled, language_letters: int) -> Features:
+    features: Features = {}
+    if "ng" in compiled.lists:
+        spans = compiled.lists["ng"].spans(symbols)
+        features["ng_expressions"] = len(spans)
+        features["ng_share"] = _share(int((spans[:, 1] - spans[:, 0]).sum()), language_letters)
+    if "dating" in compiled.lists:
+        features["dating_names"] = len(compiled.lists["dating"].spans(symbols))
     return features

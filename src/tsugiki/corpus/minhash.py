@@ -16,6 +16,9 @@ import numpy.typing as npt
 from tsugiki.corpus import kernels
 from tsugiki.corpus.features import code_points
 
+SIGNATURE_VERSION = 1
+"""Goes up whenever the same text gives other signatures or band keys: older indexes are refused then."""
+
 _STREAM = 0x7473756769  # where the constants of the hash functions begin; part of the format
 _MASK = (1 << 64) - 1
 

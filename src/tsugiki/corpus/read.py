@@ -1,298 +1,174 @@
 """Reading WARC files so that damage is noticed, reported and survived.
 
-FastWARC parses the records, but it ends silently at a truncated gzip member and gives up on a whole file at
-the first damaged one. So the gzip members are walked here: each is inflated on demand (a bomb never lies in
-memory), handed to FastWARC alone, and where one is damaged the walk goes on at the next member that begins
-with a WARC version line. Whatever is left out is counted in a `Tally`, with file and offset.
+Each gzip member or zstd frame is a unit of its own: a small one is inflated at once, a large one on demand (a
+bomb never lies in memory), and where one is damaged the walk goes on at the next that begins with a WARC
+version line. Whatever is left out is counted in a `Tally`, with file and offset.
 """
 
 from __future__ import annotations
 
 import io
 import mmap
-import zlib
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from tsugiki.corpus.gzip_members import GZIP_MAGIC, GzipMembers
+from tsugiki.corpus.http import HttpError, OversizeError, is_html_type, parse_charset, parse_response
+from tsugiki.corpus.items import Limits, Page, Tally, Text
+from tsugiki.corpus.records import Fault, Record, Window, parse_records
+from tsugiki.corpus.wet import text_of_record
+from tsugiki.corpus.zstd import ZstdFrames, is_zstd
 
-from tsugiki.corpus.http import HttpError, OversizeError, parse_response
+__all__ = ["Limits", "Page", "Tally", "read_records", "read_warc"]
 
-MAX_BODY_BYTES = 10 << 20
-"""Larger bodies are skipped and counted; Common Crawl itself cuts pages at 1 MiB (5 MiB since 2025)."""
-
-_GZIP_MAGIC = b"\x1f\x8b\x08"
-_WARC_MAGIC = b"WARC/"
-_WINDOW = 1 << 16
 _NOT_HTTP = ("dns:", "whois:")  # Heritrix keeps look-ups as `response` records (WARC 1.1, annex B)
-_CUT_SHORT = "the file ends inside of a gzip member"
-_GZIP = 16 + zlib.MAX_WBITS
+_DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class Page:
-    """One HTML page.
-
-    `offset` is that of its gzip member (or record, where the file is not compressed); `position` tells the
-    records of one member apart, and is 0 for the first.
-    """
-
-    file: str
-    offset: int
-    position: int
-    url: str
-    date: str | None
-    body: bytes
-    charset: str | None
+def read_warc(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Page]:
+    """The HTML pages of one WARC file, in file order: `read_records` without the texts."""
+    return (item for item in read_records(path, tally, limits) if isinstance(item, Page))
 
 
-@dataclass
-class Tally:
-    """What was read and what was left out, and why."""
+def read_records(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Page | Text]:
+    """The HTML pages (HTTP status 200) and WET texts of one WARC file, in file order.
 
-    records: int = 0
-    pages: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    warnings: list[dict[str, str | int]] = field(default_factory=list)
-
-    def warn(self, file: str, offset: int, reason: str, message: str) -> None:
-        """Count a fault under `reason` and keep where it was."""
-        self.skipped[reason] += 1
-        self.warnings.append({"file": file, "offset": offset, "message": message})
-
-
-class _BrokenError(Exception):
-    """The stream can't be parsed any further; `position` is the start of the record at fault."""
-
-    def __init__(self, message: str, position: int = 0) -> None:
-        super().__init__(message)
-        self.position = position
-
-
-@dataclass(frozen=True)
-class _Record:
-    position: int
-    kind: WarcRecordType
-    url: str
-    date: str | None
-    declared: int
-    block: bytes | None
-
-
-def read_warc(path: Path, tally: Tally, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[Page]:
-    """The HTML pages (HTTP status 200) of one .warc or .warc.gz file, in file order.
-
-    Never raises for damaged content: it is counted in `tally`. Raises OSError where the file can't be opened.
+    The file is plain, or made of gzip members or zstd frames, whatever its name says. Never raises for
+    damaged content: it is counted in `tally`. Raises OSError where the file can't be opened.
     """
     with path.open("rb") as file:
         if file.seek(0, io.SEEK_END) == 0:
-            tally.warn(path.name, 0, "broken", "the file is empty")
+            tally.fault(path.name, 0, "broken", "the file is empty")
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            walk = _walk_gzip if data[:2] == _GZIP_MAGIC[:2] else _walk_plain
-            for offset, record in walk(data, path.name, tally, max_body_bytes):
-                page = _page(path.name, offset, record, tally, max_body_bytes)
-                if page is not None:
-                    tally.pages += 1
-                    yield page
+            for offset, record in _walk(data, path.name, limits):
+                if isinstance(record, Fault):
+                    tally.fault(path.name, offset, "broken", record.message)
+                    continue
+                item = _item(path.name, offset, record, tally, limits)
+                if item is not None:
+                    yield item
 
 
-def _page(file: str, offset: int, record: _Record, tally: Tally, limit: int) -> Page | None:
-    tally.records += 1
-    if record.kind != WarcRecordType.response or record.url.startswith(_NOT_HTTP):
-        tally.skipped["not a response"] += 1
+def _item(file: str, offset: int, record: Record, tally: Tally, limits: Limits) -> Page | Text | None:
+    """What a record holds, counted in `tally`."""
+    kind = record.kind
+    if (reason := _no_page(record)) is not None:
+        tally.skip(reason)
         return None
     if record.block is None:
-        message = f"{record.url}: a body of {record.declared} bytes (limit {limit})"
-        tally.warn(file, offset, "too large", message)
+        limit = limits.max_text_bytes if kind == b"conversion" else limits.max_body_bytes
+        message = f"{record.url}: a body of {record.length} bytes (limit {limit})"
+        tally.fault(file, offset, "too large", message)
         return None
+    if kind == b"conversion":
+        return text_of_record(file, offset, record, tally)
+    if kind == b"resource":
+        return _resource(file, offset, record, tally)
+    return _response(file, offset, record, tally, limits.max_body_bytes)
+
+
+def _no_page(record: Record) -> str | None:
+    """Why a record's kind alone makes it no page and no text; None if it may be one."""
+    if record.kind == b"revisit":
+        return "revisit"
+    if record.kind not in {b"response", b"resource", b"conversion"} or record.url.startswith(_NOT_HTTP):
+        return "not a response"
+    if record.kind == b"resource" and not is_html_type(record.media):
+        return "not HTML"
+    return None
+
+
+def _resource(file: str, offset: int, record: Record, tally: Tally) -> Page | None:
+    """A page that was kept without its HTTP header (wget, browsertrix)."""
+    body = record.block or b""
+    if not body.strip():
+        tally.skip("empty body")
+        return None
+    tally.page()
+    charset = parse_charset(record.media)
+    return Page(file, offset, record.position, record.url, record.date, body, charset)
+
+
+def _response(file: str, offset: int, record: Record, tally: Tally, limit: int) -> Page | None:
     try:
-        response = parse_response(record.block, limit)
+        response = parse_response(record.block or b"", limit)
     except HttpError as error:
         reason = "too large" if isinstance(error, OversizeError) else "broken"
-        tally.warn(file, offset, reason, f"{record.url}: {error}")
+        tally.fault(file, offset, reason, f"{record.url}: {error}")
         return None
-    if response.skip_reason is not None:
-        tally.skipped[response.skip_reason] += 1
+    if (skip := response.skip_reason) is not None:
+        tally.skip(skip)
         return None
-    return Page(file, offset, record.position, record.url, record.date, response.body, response.charset)
+    tally.page()
+    return Page(
+        file,
+        offset,
+        record.position,
+        record.url,
+        record.date,
+        response.body,
+        response.charset,
+        response.header(b"content-language") or None,
+        response.status,
+    )
 
 
-class _Forward(io.RawIOBase):
-    """A stream that only goes forward. FastWARC asks it where it is with `seek(0, SEEK_CUR)`."""
+def _walk(data: mmap.mmap, name: str, limits: Limits) -> Iterator[tuple[int, Record | Fault]]:
+    """The records and faults of a file, each with its offset there.
 
-    def __init__(self, view: memoryview) -> None:
-        super().__init__()
-        self._view = view
-        self._position = 0
-        self.error: str | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if (offset, whence) not in ((0, io.SEEK_CUR), (self._position, io.SEEK_SET)):
-            raise io.UnsupportedOperation("this stream only goes forward")
-        return self._position
-
-    def close(self) -> None:
-        self._view.release()
-        super().close()
+    The first bytes say how the file is compressed; where they say nothing, its name does.
+    """
+    head = data[: len(GZIP_MAGIC) + 1]
+    if is_zstd(head) or (not head.startswith((GZIP_MAGIC[:2], b"WARC")) and name.endswith(".zst")):
+        frames = ZstdFrames(data, limits.max_window_bytes)
+        if frames.fault is not None:
+            yield 0, Fault(0, frames.fault)
+        yield from _walk_members(data, frames, limits)
+    elif head.startswith(GZIP_MAGIC[:2]) or (not head.startswith(b"WARC") and name.endswith(".gz")):
+        yield from _walk_members(data, GzipMembers(data), limits)
+    else:
+        for record in parse_records(Window(data), limits):
+            yield record.position, record if isinstance(record, Fault) else record._replace(position=0)
 
 
-class _Member(_Forward):
-    """One gzip member as a file of its inflated bytes. Never raises: `error` says what is wrong."""
-
-    def __init__(self, data: mmap.mmap, start: int) -> None:
-        super().__init__(memoryview(data))
-        self._inflate = zlib.decompressobj(_GZIP)
-        self._next = start
-        self._pending: bytes | memoryview = b""
-
-    def readinto(self, buffer: object) -> int:
-        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        while self.error is None and not self._inflate.eof:
-            if not self._pending:
-                self._pending = self._view[self._next : self._next + _WINDOW]
-                self._next += len(self._pending)
-                if not self._pending:
-                    self.error = _CUT_SHORT
-                    break
-            try:
-                out = self._inflate.decompress(self._pending, len(target))
-            except zlib.error as error:
-                self.error = f"damaged gzip member ({error})"
-                break
-            self._pending = self._inflate.unconsumed_tail
-            if out:
-                target[: len(out)] = out
-                self._position += len(out)
-                return len(out)
-        return 0
-
-    def finish(self) -> int:
-        """Inflate and discard what is left; the offset after the member (valid if `error` is None)."""
-        scratch = bytearray(_WINDOW)
-        while self.readinto(scratch):
-            pass
-        return self._next - len(self._inflate.unused_data)
-
-    def close(self) -> None:
-        self._pending = b""
-        super().close()
-
-
-def _walk_gzip(data: mmap.mmap, file: str, tally: Tally, limit: int) -> Iterator[tuple[int, _Record]]:
+def _walk_members(
+    data: mmap.mmap, members: GzipMembers | ZstdFrames, limits: Limits
+) -> Iterator[tuple[int, Record | Fault]]:
     offset = 0
     while offset < len(data):
-        if data[offset : offset + 3] != _GZIP_MAGIC:
-            found = _next_member(data, offset)
-            tally.warn(file, offset, "broken", f"{found - offset} bytes that are no gzip member")
+        if not members.begins(offset):
+            found = members.next(offset)
+            yield offset, Fault(0, f"{found - offset} bytes that are no {members.name}")
             offset = found
             continue
-        member = _Member(data, offset)
-        fault: str | None = None
-        try:
-            for record in _parse(member, limit):
+        after = members.pass_over(offset)
+        if after is None:
+            yield offset, Fault(0, f"the file ends inside of a {members.name}")
+            offset = members.next(offset + 1)
+        elif after > offset:
+            offset = after
+        elif whole := members.whole(offset):
+            content, after = whole
+            for record in parse_records(Window(content), limits):
                 yield offset, record
-        except _BrokenError as error:
-            fault = str(error)
-        after = member.finish()
-        damaged = member.error
-        member.close()
-        if damaged or fault:
-            tally.warn(file, offset, "broken", damaged or fault or "")
-        # A damaged member's end is unknown: bytes of the next ones may have been taken for its own.
-        offset = _next_member(data, offset + 1) if damaged else after
+            offset = after
+        else:
+            offset = yield from _walk_stream(offset, members, limits)
 
 
-def _next_member(data: mmap.mmap, start: int) -> int:
-    """The offset of the first gzip member from `start` on whose content begins like a WARC record."""
-    found = data.find(_GZIP_MAGIC, start)
-    while found >= 0:
-        head = _Member(data, found)
-        beginning = bytearray(len(_WARC_MAGIC))
-        head.readinto(beginning)
-        head.close()
-        if bytes(beginning) == _WARC_MAGIC:
-            return found
-        found = data.find(_GZIP_MAGIC, found + 1)
-    return len(data)
-
-
-def _walk_plain(data: mmap.mmap, file: str, tally: Tally, limit: int) -> Iterator[tuple[int, _Record]]:
-    start = 0
-    while start < len(data):
-        fault = start
-        stream = _Plain(data, start)
-        try:
-            for record in _parse(stream, limit):
-                fault = _end_of(data, start + record.position, record)
-                yield start + record.position, replace(record, position=0)
-            if not data[fault:].strip(b"\r\n"):
-                return
-            tally.warn(file, fault, "broken", "the file ends inside of a record's header")
-        except _BrokenError as error:
-            fault = start + error.position
-            tally.warn(file, fault, "broken", str(error))
-        finally:
-            stream.close()
-        found = data.find(b"\n" + _WARC_MAGIC, fault + 1)
-        start = len(data) if found < 0 else found + 1
-
-
-def _end_of(data: mmap.mmap, start: int, record: _Record) -> int:
-    """Where a record of an uncompressed file ends."""
-    return data.find(b"\r\n\r\n", start) + len(b"\r\n\r\n") + record.declared
-
-
-class _Plain(_Forward):
-    """An uncompressed file from an offset on."""
-
-    def __init__(self, data: mmap.mmap, start: int) -> None:
-        super().__init__(memoryview(data)[start:])
-
-    def readinto(self, buffer: object) -> int:
-        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        part = self._view[self._position : self._position + len(target)]
-        target[: len(part)] = part
-        self._position += len(part)
-        return len(part)
-
-
-def _parse(stream: _Forward, limit: int) -> Iterator[_Record]:
-    """The records of one stream. A record is only given out when what follows it parses.
-
-    A declared length that is too short makes FastWARC find no header after the record, so a failure there
-    condemns the record before it. Raises _BrokenError where the stream can't be parsed further.
-    """
-    held: _Record | None = None
-    records = ArchiveIterator(stream, parse_http=False, stream_detect=False)
-    while True:
-        try:
-            record = next(records, None)
-        except (OSError, ValueError, EOFError) as error:
-            message = f"no WARC header where one is expected, or a wrong length before it ({error})"
-            raise _BrokenError(message, held.position if held else 0) from error
-        if held is not None and (record is not None or stream.error in (None, _CUT_SHORT)):
-            # Where only the gzip trailer of a complete record is missing, nothing of the page is lost.
-            yield held
-        if record is None:
-            return
-        held = _hold(record, limit)
-
-
-def _hold(record: WarcRecord, limit: int) -> _Record:
-    """Take the record's content; raises _BrokenError where it ends before its declared length."""
-    declared = record.content_length
-    if record.headers.get("Content-Length") is None:
-        raise _BrokenError("the record's header is cut short", record.stream_pos)
-    block = record.reader.read() if declared <= limit else None
-    size = record.reader.consume() if block is None else len(block)
-    if size != declared:
-        raise _BrokenError(f"the record ends after {size} of {declared} declared bytes", record.stream_pos)
-    url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")  # wget writes <…>, as WARC 1.0 says
-    date = record.headers.get("WARC-Date")
-    return _Record(record.stream_pos, record.record_type, url, date, declared, block)
+def _walk_stream(
+    offset: int, members: GzipMembers | ZstdFrames, limits: Limits
+) -> Generator[tuple[int, Record | Fault], None, int]:
+    """The records of a member that is large, cut or damaged; returns the offset to go on at."""
+    stream = members.stream(offset)
+    window = Window(bytearray(), stream)
+    for record in parse_records(window, limits):
+        yield offset, record
+    after = stream.finish()
+    if stream.error is None:
+        return after
+    if not window.reported:
+        yield offset, Fault(0, stream.error)
+    # A damaged member's end is unknown: bytes of the next ones may have been taken for its own.
+    return members.next(offset + 1)

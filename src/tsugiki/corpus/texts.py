@@ -7,193 +7,100 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import zstandard
 
-from tsugiki.corpus.read import Tally
-from tsugiki.errors import InputError
+from tsugiki.corpus.gzip_members import GZIP_MAGIC
+from tsugiki.corpus.items import Limits, Tally, Text
+from tsugiki.corpus.parquet_rows import known_text, read_parquet
+from tsugiki.corpus.zstd import ZstdFile, is_zstd
 
-MAX_LINE_BYTES = 64 << 20
-"""Longer lines of a .jsonl file are skipped and counted, and never lie in memory as a whole."""
+__all__ = ["TEXT_SUFFIXES", "Text", "read_texts"]
 
-_ZSTD_BYTES = 1 << 16
-_ZSTD_STEP_BYTES = 1 << 9
-"""Given to the decompressor at once: four bytes can stand for a block of 128 kB, so at most
-16 MB come out."""
+TEXT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet")
 
+MAX_VALUES = 4_000_000
+"""Of a line of JSON. Each takes some 60 bytes in memory, so a line of nothing but `[],` would take twenty
+times its size."""
 
-TEXT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-
-
-@dataclass(frozen=True)
-class Text:
-    """One text with what is known of its origin. `offset` is the number of its line or row, from 0."""
-
-    file: str
-    offset: int
-    text: str
-    url: str
-    date: str | None
-    title: str | None
+_READ_BYTES = 1 << 16
+_DEFAULT_LIMITS = Limits()
 
 
-def read_texts(path: Path, tally: Tally) -> Iterator[Text]:
+def read_texts(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Text]:
     """The texts of one file, in order.
 
     A line that is no JSON object with a `text` string is counted in `tally` and passed over; so is the rest
-    of a truncated file. Raises InputError for a Parquet file without a `text` column.
+    of a truncated file, and a damaged row group. Raises InputError for a Parquet file without a `text`
+    column of strings, OSError where the file can't be opened.
     """
-    rows = _parquet_rows(path, tally) if path.suffix == ".parquet" else _json_rows(path, tally)
-    for offset, row in rows:
-        tally.records += 1
+    rows = read_parquet if path.suffix == ".parquet" else _json_rows
+    for offset, row in rows(path, tally, limits):
         text = row.get("text")
         if not isinstance(text, str):
-            tally.warn(path.name, offset, "broken", 'no "text" string')
+            tally.fault(path.name, offset, "broken", 'no "text" string')
+            continue
+        encoded = text.encode("utf-8", "replace")  # lone surrogates, which JSON can hold and UTF-8 can't
+        if len(encoded) > limits.max_text_bytes:
+            message = f"a text of {len(encoded)} bytes (limit {limits.max_text_bytes})"
+            tally.fault(path.name, offset, "too large", message)
         elif not text.replace("\0", "").strip():
-            tally.skipped["empty body"] += 1
+            tally.skip("empty body")
         else:
-            tally.pages += 1
-            details = row.get("metadata")
-            details = details if isinstance(details, dict) else {}
-            found = {key: row.get(key) or details.get(key) for key in ("url", "date", "title")}
-            known = {key: _known(value) for key, value in found.items()}
-            yield Text(path.name, offset, _clean(text), known["url"] or "", known["date"], known["title"])
+            tally.page()
+            yield _text(path.name, offset, encoded.decode("utf-8"), row)
 
 
-def _known(value: object) -> str | None:
-    """A detail as text: strings as they are, dates in ISO 8601, anything else counts as absent."""
-    if isinstance(value, date):  # datetime is a kind of date
-        return value.isoformat()
-    return _clean(value) if isinstance(value, str) else None
+def _text(file: str, offset: int, text: str, row: Mapping[str, Any]) -> Text:
+    """A row's text with its details, which may lie in a `metadata` object instead."""
+    details = row.get("metadata")
+    details = details if isinstance(details, dict) else {}
+    url, date, title = (known_text(row.get(key) or details.get(key)) for key in ("url", "date", "title"))
+    return Text(file, offset, text, url or "", date, title)
 
 
-def _clean(text: str) -> str:
-    """The text without lone surrogates, which JSON can hold and UTF-8 can't."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _json_rows(path: Path, tally: Tally) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path, tally: Tally, limits: Limits) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    limit = 2 * limits.max_text_bytes + _READ_BYTES  # "\u3042" is a character of three bytes, in six
     number = -1
     try:
-        with _open(path) as lines:
-            for number, line in enumerate(_lines(lines)):
+        with _open(path, limits) as file:
+            for number, line in enumerate(_lines(file, limit)):
                 if line is None:
-                    tally.records += 1
-                    tally.warn(path.name, number, "too large", f"a line of more than {MAX_LINE_BYTES} bytes")
-                    continue
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    tally.records += 1
-                    tally.warn(path.name, number, "broken", f"not JSON ({error})")
-                    continue
-                yield number, row if isinstance(row, dict) else {}
+                    tally.fault(path.name, number, "too large", f"a line of more than {limit} bytes")
+                elif len(line) > MAX_VALUES and sum(map(line.count, (b"[", b"{", b'"'))) > MAX_VALUES:
+                    tally.fault(path.name, number, "too large", f"a line of more than {MAX_VALUES} values")
+                elif line.strip():
+                    try:
+                        row = json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        tally.fault(path.name, number, "broken", f"not JSON ({error})")
+                        continue
+                    yield number, row if isinstance(row, dict) else {}
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        tally.warn(path.name, number + 1, "broken", f"the file is damaged from this line on ({error})")
+        message = f"the file is damaged from this line on ({error})"
+        tally.fault(path.name, number + 1, "broken", message)
 
 
-def _lines(file: io.BufferedIOBase) -> Iterator[bytes | None]:
-    """The lines of a file; None for one that is longer than MAX_LINE_BYTES."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        if len(line) <= MAX_LINE_BYTES:
+def _lines(file: io.BufferedIOBase, limit: int) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is longer than `limit` bytes, which is never held as a whole."""
+    while line := file.readline(limit + 1):
+        if len(line) <= limit:
             yield line
             continue
         while line and not line.endswith(b"\n"):
-            line = file.readline(_ZSTD_BYTES)
+            line = file.readline(_READ_BYTES)
         yield None
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".zst":
-        return io.BufferedReader(_ZstdFile(path))
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-
-
-class _ZstdFile(io.RawIOBase):
-    """A file of zstd frames. Unlike `zstandard.open` it reads all, and raises EOFError at a cut one."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._file = path.open("rb")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._inside = False
-        self._packed = memoryview(b"")
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        while not self._ready:
-            rest = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-                self._inside = False
-            self._packed = self._packed or memoryview(self._file.read(_ZSTD_BYTES))
-            packed = rest or self._packed[:_ZSTD_STEP_BYTES]
-            if not packed:
-                if self._inside:
-                    raise EOFError("the file ends inside of a zstd frame")
-                return 0
-            if not rest:
-                self._packed = self._packed[_ZSTD_STEP_BYTES:]
-            self._inside = True
-            self._ready = memoryview(self._frame.decompress(packed))
-        part, self._ready = self._ready[: len(target)], self._ready[len(target) :]
-        target[: len(part)] = part
-        return len(part)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _parquet_rows(path: Path, tally: Tally) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        tally.warn(path.name, 0, "broken", f"not a Parquet file ({error})")
-        return
-    with file:
-        if "text" not in file.schema_arrow.names:
-            raise InputError(
-                f'{path} has no column "text" (it has {", ".join(file.schema_arrow.names)})',
-                hint="rename the column that holds the documents' text",
-            )
-        known = ("text", "url", "date", "title", "metadata")
-        columns = [name for name in known if name in file.schema_arrow.names]
-        number = 0
-        batches = file.iter_batches(batch_size=1024, columns=columns)
-        while True:
-            try:
-                rows = _rows(next(batches, None))
-            except (pa.ArrowException, OSError, ValueError) as error:
-                message = f"the file is damaged from this row on, or in the 1,024 after it ({error})"
-                tally.warn(path.name, number, "broken", message)
-                return
-            if rows is None:
-                return
-            for row in rows:
-                yield number, row
-                number += 1
-
-
-def _rows(batch: pa.RecordBatch | None) -> list[dict[str, Any]] | None:
-    """A batch as rows; times to the microsecond, which is what Python's datetime holds."""
-    if batch is None:
-        return None
-    schema = batch.schema
-    for place, kind in enumerate(schema.types):
-        if pa.types.is_timestamp(kind):
-            schema = schema.set(place, schema.field(place).with_type(pa.timestamp("us", kind.tz)))
-    rows: list[dict[str, Any]] = batch.cast(schema, safe=False).to_pylist()
-    return rows
+def _open(path: Path, limits: Limits) -> io.BufferedIOBase:
+    """The file, decompressed as its first bytes ask for, whatever its name says."""
+    file = path.open("rb")
+    head = file.peek(4)[:4]
+    if is_zstd(head):
+        return io.BufferedReader(ZstdFile(file, limits.max_window_bytes))
+    if head.startswith(GZIP_MAGIC[:2]):
+        file.close()
+        return gzip.open(path, "rb")
+    return file

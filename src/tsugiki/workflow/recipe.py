@@ -199,11 +199,19 @@ def _name_problems(path: Path, data: Any, head: RecipeHead) -> list[Problem]:
     ]
     from tsugiki.languages import pack_codes
 
-    if head.language not in pack_codes():
+    codes = pack_codes(_pack_folders(head))
+    if head.language not in codes:
         message = f'there is no language pack "{head.language}"'
-        hint = did_you_mean(head.language, pack_codes())
+        hint = did_you_mean(head.language, codes)
         problems.append(Problem(message, hint, _where(path, data, ("language",))))
     return problems
+
+
+def _pack_folders(head: RecipeHead) -> list[Path]:
+    """The folders of language packs that the stages name; what else they may be is said with the stages."""
+    named = [body.get("language_packs") for body in head.stages.values()]
+    lists = [one for one in named if isinstance(one, list)]
+    return [Path(folder) for one in lists for folder in one if isinstance(folder, str)]
 
 
 def _stage(

@@ -216,16 +216,12 @@ def _run_or_reuse(plan: Plan, name: str, display: Display, lock: int) -> bool:
 
 
 def _fetched(source: Source) -> list[Path]:
-    """Bring something remote here: a model from the hub. Raises InputError for what can't be fetched."""
-    reference = source.reference
-    if reference.type != ArtifactType.MODEL:
-        raise InputError(
-            f"{reference.field}: {reference.name} is not on this machine, and can't be read from afar yet",
-            hint="download the files and name the local path; or try the recipe with --scale mini",
-        )
+    """Bring a model of the hub here; remote files stay where they are, the stage reads their address."""
+    if source.reference.type != ArtifactType.MODEL:
+        return []
     from tsugiki.models.directory import resolve_model
 
-    return [resolve_model(reference.name)]
+    return [resolve_model(source.reference.name)]
 
 
 def run_stage(

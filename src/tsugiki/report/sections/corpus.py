@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from tsugiki.report import facts
 from tsugiki.report.facts import Row
 from tsugiki.report.figures.bars import Bar, BarRow, bar_chart
-from tsugiki.report.figures.figure import Figure, Words, bar_legend, full_width, half_width
+from tsugiki.report.figures.figure import Figure, Key, Words, bar_legend, full_width, half_width
 from tsugiki.report.figures.histogram import Bin, histogram
 from tsugiki.report.figures.intervals import Reference
 from tsugiki.report.formatting import exact, percent
 from tsugiki.report.run import Run, Stage
+from tsugiki.report.sections.corpus_duplicates import duplicate_figures
+from tsugiki.report.sections.corpus_features import LEGEND, Distributions, distributions
+from tsugiki.report.sections.corpus_hosts import Hosts, hosts
+from tsugiki.report.sections.corpus_pages import FunnelRow, Listing, funnel_rows, listings, most_first
 from tsugiki.report.text import clip
 
 _SAMPLE_CHARACTERS = 260
 _SAMPLE_LINES = 7
 _SAMPLES_PER_REASON = 3
 _MOST_WARNINGS = 20
-_MOST_HOSTS = 12
+_MOST_REASONS = 60
+_MOST_LANGUAGES = 14
+_MOST_BARS = 30
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,17 @@ class CorpusView:
     funnel: Figure | None
     reasons: tuple[Reason, ...]
     reasons_figure: Figure | None
+    funnel_rows: tuple[FunnelRow, ...]
+    more_reasons: int
+    distributions: Distributions
+    legend: tuple[Key, ...]
     skipped: tuple[tuple[str, float], ...]
-    encodings: tuple[tuple[str, float], ...]
+    listings: tuple[Listing, ...]
     warnings: tuple[Row, ...]
     more_warnings: int
-    hosts: tuple[Row, ...]
-    more_hosts: int
+    hosts: Hosts
     near_duplicates: Row
+    duplicate_figures: tuple[Figure, ...]
     languages: tuple[tuple[str, float], ...]
     split: Row
     similarity: Figure | None
@@ -63,29 +73,29 @@ def stage_language(stage: Stage) -> str:
 
 
 def _view(stage: Stage) -> CorpusView:
-    warnings, hosts = facts.rows(stage.facts, "warnings"), facts.rows(stage.facts, "hosts")
+    warnings = facts.rows(stage.facts, "warnings")
     reasons = _reasons(stage)
     return CorpusView(
         stage=stage,
         language=stage_language(stage),
         funnel=_funnel(stage),
-        reasons=reasons,
+        funnel_rows=funnel_rows(stage),
+        reasons=reasons[:_MOST_REASONS],
+        more_reasons=max(0, len(reasons) - _MOST_REASONS),
         reasons_figure=_reasons_figure(stage, reasons),
         skipped=tuple(facts.pairs(stage.facts, "skipped_records")),
-        encodings=_most_first(stage, "encodings"),
-        languages=_most_first(stage, "languages"),
+        listings=listings(stage),
+        languages=tuple(most_first(stage.facts, "languages")[:_MOST_LANGUAGES]),
         warnings=tuple(warnings[:_MOST_WARNINGS]),
         more_warnings=max(0, len(warnings) - _MOST_WARNINGS),
-        hosts=tuple(hosts[:_MOST_HOSTS]),
-        more_hosts=max(0, len(hosts) - _MOST_HOSTS),
+        distributions=distributions(stage),
+        legend=LEGEND,
+        hosts=hosts(stage),
+        duplicate_figures=duplicate_figures(stage),
         near_duplicates=facts.section(stage.facts, "near_duplicates"),
         split=facts.section(stage.facts, "split"),
         similarity=_similarity(stage),
     )
-
-
-def _most_first(stage: Stage, name: str) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted(facts.pairs(stage.facts, name), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _excerpt(text: str) -> str:
@@ -174,7 +184,7 @@ def _reasons(stage: Stage) -> tuple[Reason, ...]:
 
 
 def _reasons_figure(stage: Stage, reasons: tuple[Reason, ...]) -> Figure | None:
-    counted = [reason for reason in reasons if reason.documents]
+    counted = [reason for reason in reasons if reason.documents][:_MOST_BARS]
     if not counted:
         return None
     rows = [

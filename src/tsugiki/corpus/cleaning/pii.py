@@ -1,0 +1,213 @@
+"""Masking personal data: mail addresses, cards, public IP addresses, and the numbers that a pack describes.
+
+A cheap look for `@` and for runs of seven digits decides whether there is anything to do. Numbers are looked
+at in a copy of their surroundings in which digits, hyphens and spaces are ASCII, one character for one, so
+patterns are simple and places stay the same. Rounds are repeated until nothing changes, since a masked number
+may have hidden the one beside it; each round takes digits or an `@` away, so there is an end.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from tsugiki.corpus.cleaning.numbers import CHECKS, is_card
+from tsugiki.languages import LanguagePack
+from tsugiki.languages.schema import NumberPattern, PersonalData
+
+MAIL, CARD, IP = "mail", "card", "ip"
+
+_ROUNDS = 16
+"""More are only needed for text made to need them."""
+
+_BEFORE, _AFTER = 32, 14
+"""How many characters before and behind a number are looked at."""
+
+_HYPHENS = "‐‑‒–—―−－﹣"
+_LONG_VOWELS = "ーｰ"  # written for hyphens between digits, and letters elsewhere
+_SPACES = "\u00a0\u2002\u2003\u2009\u3000\t"
+_ASCII: dict[int, int | str] = {
+    **{0xFF01 + i: 0x21 + i for i in range(94)},
+    **{ord(hyphen): "-" for hyphen in _HYPHENS},
+    **{ord(space): " " for space in _SPACES},
+}
+
+_VOWELS_TO_HYPHENS = {ord(vowel): "-" for vowel in _LONG_VOWELS}
+
+_DIGIT = "0-9０-９"
+_BETWEEN = rf"[-{_HYPHENS}{_LONG_VOWELS} {_SPACES}.．()（）]"
+_RUN = re.compile(f"[{_DIGIT}](?:{_BETWEEN}{{0,3}}[{_DIGIT}]){{6,}}")
+"""Seven digits or more (the shortest number that is masked, a postal code or a local telephone number)."""
+
+_LOCAL = r"A-Za-z0-9._%+\-Ａ-Ｚａ-ｚ０-９．＿－"
+_DOMAIN = r"A-Za-z0-9\-Ａ-Ｚａ-ｚ０-９－"
+_NOT_DOMAINS = frozenset(
+    "png jpg jpeg gif svg webp bmp ico css js ts json html htm php rb go java txt xml yml yaml toml pdf zip "  # noqa: SIM905
+    "gz bz2 xz tar deb rpm exe dll local service socket".split()
+)
+"""Endings of file and unit names such as `logo@2x.png` and `getty@tty1.service`; none is a top-level domain
+in use for mail."""
+
+_IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
+
+_CARDS = tuple(
+    NumberPattern(kind=CARD, pattern=pattern)
+    for pattern in (
+        r"\d{13,19}",
+        r"\d{4}(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?P=gap)\d{3}",
+        r"\d{4}(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?P=gap)\d{4}",
+        r"\d{4}(?P<gap>[ -])\d{6}(?P=gap)\d{4,5}",
+        r"\d{4}(?P<gap>[ -])\d{3}(?P=gap)\d{3}(?P=gap)\d{3}",
+    )
+)
+"""The ways in which card numbers are grouped; Luhn and the issuer decide."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    start: int
+    end: int
+    kind: str
+
+
+def mask_personal_data(
+    text: str, pack: LanguagePack, optional_kinds: tuple[str, ...] = ()
+) -> tuple[str, Counter[str]]:
+    """The text with personal data replaced by the pack's tokens, and how many of each kind were replaced.
+
+    optional_kinds: those of the pack's `optional` that are masked too.
+    """
+    changes: Counter[str] = Counter()
+    facts = pack.personal_data
+    if facts is None:
+        return text, changes
+    kinds = frozenset(facts.tokens) - (set(facts.optional) - set(optional_kinds))
+    for _ in range(_ROUNDS):
+        found = _distinct(_find(text, facts, kinds))
+        if not found:
+            break
+        changes.update(item.kind for item in found)
+        text = _replace(text, found, facts.tokens)
+    return text, changes
+
+
+def _replace(text: str, found: list[_Found], tokens: dict[str, str]) -> str:
+    parts = []
+    last = 0
+    for item in found:
+        parts += [text[last : item.start], tokens[item.kind]]
+        last = item.end
+    return "".join([*parts, text[last:]])
+
+
+def _distinct(found: Iterator[_Found]) -> list[_Found]:
+    """In order of place; of two that overlap, the one found first stays."""
+    kept: list[_Found] = []
+    taken: set[int] = set()
+    for item in found:
+        span = range(item.start, item.end)
+        if taken.isdisjoint(span):
+            taken.update(span)
+            kept.append(item)
+    return sorted(kept, key=lambda item: item.start)
+
+
+def _find(text: str, facts: PersonalData, kinds: frozenset[str]) -> Iterator[_Found]:
+    if MAIL in kinds:
+        yield from _mails(text, facts.at_signs)
+    if IP in kinds:
+        for match in _IP.finditer(text):
+            if _is_public(match[0]):
+                yield _Found(match.start(), match.end(), IP)
+    patterns: list[_Pattern] = []
+    for run in _RUN.finditer(text):
+        patterns = patterns or [_compiled(item) for item in (*_CARDS, *facts.numbers) if item.kind in kinds]
+        yield from _numbers(text, run.start(), run.end(), patterns)
+
+
+def _mails(text: str, at_signs: tuple[str, ...]) -> Iterator[_Found]:
+    if "@" in text or "＠" in text:
+        yield from _addresses(text, _address_pattern("[@＠]"))
+    if at_signs and (marks := _bracketed(at_signs)).search(text):
+        yield from _addresses(text, _address_pattern(f"[ 　]?{marks.pattern}[ 　]?"))
+
+
+def _addresses(text: str, pattern: re.Pattern[str]) -> Iterator[_Found]:
+    for match in pattern.finditer(text):
+        if match["top"].translate(_ASCII).lower() not in _NOT_DOMAINS:
+            yield _Found(match.start(), match.end(), MAIL)
+
+
+@cache
+def _bracketed(words: tuple[str, ...]) -> re.Pattern[str]:
+    """`(at)`, `[at]`, `＜アット＞` and the like, with a space at most inside."""
+    inside = "|".join(re.escape(word) for word in words)
+    return re.compile(f"[(（\\[［<＜{{｛] ?(?i:{inside}) ?[)）\\]］>＞}}｝]")
+
+
+@cache
+def _address_pattern(at: str) -> re.Pattern[str]:
+    """An address as it is met on pages: RFC 5321's lengths, ASCII or full-width, a domain of two labels.
+
+    The local part must take its whole run of characters, so the time is linear in the text's length.
+    """
+    label = f"[{_DOMAIN}]{{1,63}}"
+    top = "(?P<top>[A-Za-zＡ-Ｚａ-ｚ]{2,24})"
+    return re.compile(
+        f"(?<![{_LOCAL}@＠/])[{_LOCAL}]{{1,64}}{at}(?:{label}[.．]){{1,8}}{top}(?![{_DOMAIN}]|[.．][{_DOMAIN}])"
+    )
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return ipaddress.IPv4Address(address).is_global
+    except ipaddress.AddressValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    facts: NumberPattern
+    number: re.Pattern[str]
+    before: re.Pattern[str] | None
+
+
+@cache
+def _compiled(facts: NumberPattern) -> _Pattern:
+    after = rf"(?=\s{{0,3}}(?:{facts.after}))" if facts.after else ""
+    edge = r"(?<![0-9\-])(?<![0-9]\.)" if facts.before else r"(?<![0-9A-Za-z.\-])"
+    number = re.compile(rf"{edge}(?:{facts.pattern})(?![0-9A-Za-z]|[.\-][0-9]){after}")
+    before = re.compile(rf"(?:{facts.before})\D{{0,6}}\Z") if facts.before else None
+    return _Pattern(facts, number, before)
+
+
+def _numbers(text: str, start: int, end: int, patterns: list[_Pattern]) -> Iterator[_Found]:
+    """The personal numbers of one run of digits; a sign or bracket before it may belong to one."""
+    origin = max(0, start - _BEFORE)
+    plain = text[origin : end + _AFTER].translate(_ASCII)
+    window = plain.translate(_VOWELS_TO_HYPHENS)
+    for pattern in patterns:
+        place = max(0, start - origin - 2)
+        while (match := pattern.number.search(window, place)) is not None and origin + match.end() <= end:
+            place = match.start() + 1
+            if _accepted(plain, match, pattern):
+                place = match.end()
+                yield _Found(origin + match.start(), origin + match.end(), pattern.facts.kind)
+
+
+def _accepted(plain: str, match: re.Match[str], pattern: _Pattern) -> bool:
+    digits = "".join(letter for letter in match[0] if "0" <= letter <= "9")
+    facts = pattern.facts
+    if facts.digits and len(digits) not in facts.digits:
+        return False
+    if facts.kind == CARD and not is_card(digits):
+        return False
+    if not CHECKS[facts.check](digits):
+        return False
+    if pattern.before is None:
+        return True
+    return pattern.before.search(plain, max(0, match.start() - _BEFORE), match.start()) is not None

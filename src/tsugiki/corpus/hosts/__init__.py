@@ -1,0 +1,1 @@
+"""Hosts: block lists, excluded domains, statistics over the whole corpus, samples for appeal."""

@@ -1,0 +1,284 @@
+"""The final files: kept and rejected documents in canonical order, in parts of a fixed number of rows.
+
+Which rows go into which part follows from the labels alone, so the parts are independent tasks, and any
+number of workers writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tsugiki.artifacts.documents import HELD_OUT, KEPT, REJECTED, TRAIN, write_documents
+from tsugiki.corpus.engine import Engine, run_tasks
+from tsugiki.corpus.hosts.statistics import BlockedHosts, blocked_hosts
+from tsugiki.corpus.neardup.index import Scheme, open_index
+from tsugiki.corpus.neardup.survivors import NO_SURVIVOR, id_text, weight_of
+from tsugiki.corpus.neardup.units import open_array
+from tsugiki.corpus.segments import Segment
+from tsugiki.corpus.stored import Stored, stored_at
+
+NEAR_DUPLICATE = "near_duplicate"
+
+_ROWS_PER_PART = 16_384
+_SAMPLES = 3
+_SAMPLE_CHARACTERS = 300
+
+Sample = tuple[str, str | None, str]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the labels of all documents that passed lie; every field is JSON data.
+
+    segments: `Stored.save`. survivor, size, columns: work files of `neardup`. held_out: a file of one byte a
+    document, or None. hosts: hosts.parquet. older: directories of indexes. weights: see `weight_of`.
+    """
+
+    segments: str
+    survivor: str
+    size: str
+    ids: str
+    held_out: str | None
+    hosts: str
+    scope: str
+    older: tuple[str, ...]
+    scheme: tuple[int, int, int]
+    weights: tuple[tuple[int, int], ...]
+
+
+@dataclass
+class Summary:
+    """What is counted while the parts are written."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    characters: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    alone: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Add what a part's task returned."""
+        for name in ("documents", "characters", "bytes", "reasons", "alone"):
+            getattr(self, name).update(other[name])
+        for reason, samples in other["samples"].items():
+            best = [*self.samples.get(reason, []), *(tuple(sample) for sample in samples)]
+            self.samples[reason] = sorted(best)[:_SAMPLES]
+
+    def counts(self, records: int) -> dict[str, int]:
+        """The counts of the manifest."""
+        counts = {
+            "documents": self.documents[KEPT],
+            "characters": self.characters[KEPT],
+            "bytes": self.bytes[KEPT],
+            "records": records,
+            "rejected": self.documents[REJECTED],
+        }
+        for split in (TRAIN, HELD_OUT):
+            counts[f"{split}_documents"] = self.documents[split]
+            counts[f"{split}_characters"] = self.characters[split]
+            counts[f"{split}_bytes"] = self.bytes[split]
+        return counts
+
+
+def write_parts(
+    stored: Stored, labels: Labels, root: Path, engine: Engine, progress: Callable[[int, int], None]
+) -> Summary:
+    """Write `documents/` and `rejected/` below `root` from the labels, whatever an earlier try has left."""
+    jobs = list(_jobs(stored, labels, root))
+    summary = Summary()
+    for done, result in enumerate(run_tasks(part_task, jobs, engine), start=1):
+        summary.add(result)
+        progress(done, len(jobs))
+    return summary
+
+
+def _jobs(stored: Stored, labels: Labels, root: Path) -> Iterator[dict[str, Any]]:
+    survivor = open_array(Path(labels.survivor), "<i8", (stored.count,))
+    kept = []
+    for number in range(len(stored.segments)):
+        place = stored.slice_of(number)
+        kept.append(int((survivor[place] == np.arange(place.start, place.stop)).sum()))
+    rejected = [one.documents - count for one, count in zip(stored.segments, kept, strict=True)]
+    shared = {"labels": vars(labels)}
+    for part, counts in ((KEPT, kept), (REJECTED, rejected)):
+        for number, pieces in enumerate(_pieces(counts)):
+            target = root / part / f"part-{number:05d}.parquet"
+            yield {**shared, "part": part, "pieces": pieces, "target": str(target)}
+
+
+def _pieces(counts: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """(segment, first row, row after the last) of each part; rows are those of the segment in this part."""
+    waiting: list[tuple[int, int, int]] = []
+    room = _ROWS_PER_PART
+    for segment, count in enumerate(counts):
+        start = 0
+        while start < count:
+            stop = min(count, start + room)
+            waiting.append((segment, start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield waiting
+                waiting, room = [], _ROWS_PER_PART
+    if waiting:
+        yield waiting
+
+
+def part_task(job: dict[str, Any]) -> dict[str, Any]:
+    """Write one part; returns what it counted, as JSON data."""
+    labels = _labels(job["labels"])
+    tables = []
+    for number, start, stop in job["pieces"]:
+        table = complete(labels, number)
+        empty = pc.equal(pc.list_value_length(table["rejected_by"]), 0)
+        chosen = table.filter(empty if job["part"] == KEPT else pc.invert(empty))
+        tables.append(chosen.slice(start, stop - start))
+    table = pa.concat_tables(tables).combine_chunks()
+    write_documents(Path(job["target"]), table)
+    return _counted(job["part"], table)
+
+
+def _labels(data: Mapping[str, Any]) -> Labels:
+    lists = {"older": tuple(data["older"]), "scheme": tuple(data["scheme"])}
+    return Labels(**{**data, **lists, "weights": tuple(map(tuple, data["weights"]))})
+
+
+def complete(labels: Labels, number: int) -> pa.Table:
+    """A segment's table with the columns of clusters, split and weight, and the reasons that came last."""
+    stored = stored_at(labels.segments)
+    segment, place = stored.segments[number], stored.slice_of(number)
+    table = pq.read_table(segment.table)
+    if not segment.passed:
+        return table
+    rows = segment.records()["row"].tolist()
+    survivor = open_array(Path(labels.survivor), "<i8", (stored.count,))[place]
+    size = open_array(Path(labels.size), "<i8", (stored.count,))[place]
+    alive = survivor == np.arange(place.start, place.stop)
+    columns: dict[str, list[Any]] = {
+        "cluster": _cluster_ids(labels, survivor),
+        "cluster_size": size.tolist(),
+        "survivor": alive.tolist(),
+        "split": _splits(labels, place, alive),
+        "weight": [
+            weight if kept else None
+            for weight, kept in zip(weight_of(size, labels.weights).tolist(), alive.tolist(), strict=True)
+        ],
+    }
+    reasons = _late_reasons(labels, table, segment, survivor, alive)
+    return _with_columns(table, rows, columns, reasons)
+
+
+def _with_columns(
+    table: pa.Table, rows: Sequence[int], columns: Mapping[str, list[Any]], reasons: Sequence[list[str]]
+) -> pa.Table:
+    for name, values in columns.items():
+        whole: list[Any] = [None] * table.num_rows
+        for row, value in zip(rows, values, strict=True):
+            whole[row] = value
+        table = _replaced(table, name, whole)
+    known = table["rejected_by"].to_pylist()
+    for row, found in zip(rows, reasons, strict=True):
+        known[row] = found
+    return _replaced(table, "rejected_by", known)
+
+
+def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    field_ = table.schema.field(place)
+    return table.set_column(place, field_, pa.array(values, field_.type))
+
+
+def _cluster_ids(labels: Labels, survivor: npt.NDArray[np.int64]) -> list[str | None]:
+    """The ids of the survivors; those of earlier corpora from their indexes."""
+    stored = stored_at(labels.segments)
+    ids = open_array(Path(labels.ids), "<u8", (stored.count, 2))
+    older = [open_index(Path(place), Scheme(*labels.scheme)) for place in labels.older]
+    found: list[str | None] = []
+    for node in survivor.tolist():
+        if node == NO_SURVIVOR:
+            found.append(None)
+            continue
+        words, rest = ids, node
+        for index in older:
+            if rest < words.shape[0]:
+                break
+            rest -= words.shape[0]
+            words = index.ids
+        found.append(id_text(words[rest]))
+    return found
+
+
+def _splits(labels: Labels, place: slice, alive: npt.NDArray[np.bool_]) -> list[str | None]:
+    count = stored_at(labels.segments).count
+    held = open_array(Path(labels.held_out), "|b1", (count,))[place] if labels.held_out else alive & False
+    return [
+        (HELD_OUT if out else TRAIN) if kept else None
+        for out, kept in zip(held.tolist(), alive.tolist(), strict=True)
+    ]
+
+
+def _late_reasons(
+    labels: Labels,
+    table: pa.Table,
+    segment: Segment,
+    survivor: npt.NDArray[np.int64],
+    alive: npt.NDArray[np.bool_],
+) -> list[list[str]]:
+    """Reasons that only the whole corpus knows: another document survives, or the host is blocked."""
+    blocked = _blocked(labels.hosts, labels.scope, Path(labels.hosts).stat().st_mtime_ns)
+    hosts = table["host"].take(pa.array(segment.records()["row"]))
+    marked = blocked.mark(hosts) if len(blocked) else [()] * segment.passed
+    found = []
+    for node, kept, why in zip(survivor.tolist(), alive.tolist(), marked, strict=True):
+        duplicate = [] if kept or node == NO_SURVIVOR else [NEAR_DUPLICATE]
+        found.append([*duplicate, *why])
+    return found
+
+
+@cache
+def _blocked(path: str, scope: Any, _written: int) -> BlockedHosts:
+    return blocked_hosts(Path(path), scope)
+
+
+def _counted(part: str, table: pa.Table) -> dict[str, Any]:
+    summary = Summary()
+    summary.documents[part] += table.num_rows
+    if part == KEPT:
+        for split, text in zip(table["split"].to_pylist(), table["text"].to_pylist(), strict=True):
+            size = len(text.encode())
+            for name in (KEPT, split):
+                summary.characters[name] += len(text)
+                summary.bytes[name] += size
+            summary.documents[split] += 1
+    else:
+        _count_reasons(table, summary)
+    return vars(summary)
+
+
+def _count_reasons(table: pa.Table, summary: Summary) -> None:
+    """Count the reasons of documents that had passed, and keep samples of all: the smallest ids."""
+    columns = (table["rejected_by"].to_pylist(), table["id"].to_pylist(), table["url"].to_pylist())
+    passed = table["survivor"].is_valid().to_pylist()
+    for row, (reasons, name, url) in enumerate(zip(*columns, strict=True)):
+        if passed[row]:
+            summary.reasons.update(reasons)
+            summary.alone.update(reasons if len(reasons) == 1 else ())
+        for reason in reasons:
+            best = summary.samples.setdefault(reason, [])
+            if len(best) < _SAMPLES or name < best[-1][0]:
+                text = table["text"][row].as_py()[:_SAMPLE_CHARACTERS]
+                best.append((name, url, text))
+                best.sort()
+                del best[_SAMPLES:]

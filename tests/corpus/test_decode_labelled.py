@@ -1,0 +1,80 @@
+"""Decoding measured on pages whose encoding is known, because the benchmark encoded them."""
+
+import runpy
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from tsugiki.corpus.decode import decode, plausibility
+from tsugiki.languages import load_pack
+
+ROOT = Path(__file__).parents[2]
+JA = load_pack("ja")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return runpy.run_path(str(ROOT / "benchmarks" / "decoding.py"))
+
+
+def test_decode_is_right_on_99_5_percent_of_the_labelled_set(benchmark):
+    counts, wrong = benchmark["measure"](ROOT / "examples" / "crawl", 20)
+    total = sum(counts.values())
+    assert total > 1800
+    assert {codec for codec, _ in counts} >= {"utf_8", "cp932", "euc_jp", "iso2022_jp", "gb18030", "cp949", "cp1252"}
+    assert {kind for _, kind in counts} >= {"undeclared", "header", "meta", "wrong", "short", "cut"}
+    assert len(wrong) <= 0.005 * total, [(page.codec, page.kind) for page in wrong]
+
+
+def test_a_right_declaration_is_never_lost(benchmark):
+    _, wrong = benchmark["measure"](ROOT / "examples" / "crawl", 40)
+    assert [page for page in wrong if page.kind in {"header", "meta"}] == []
+
+
+@pytest.mark.parametrize("name", ["ja-kana", "ja-nec", "ja-0212"])
+@pytest.mark.parametrize("codec", ["cp932", "euc_jp", "iso2022_jp"])
+@pytest.mark.parametrize("declared", [None, "utf-8", "iso-8859-1"])
+def test_decode_of_special_japanese_characters(benchmark, name, codec, declared):
+    page = f"<html><body><p>{benchmark['TEXTS'][name]}</p></body></html>"
+    body = benchmark["encoded"](page, codec)
+    decoded = decode(body, declared, JA)
+    assert decoded is not None
+    assert decoded.text == body.decode("iso2022_jp_ext" if codec == "iso2022_jp" else codec)
+
+
+@pytest.mark.parametrize("declared", [None, "windows-1258", "iso-8859-1", "utf-8"])
+def test_decode_of_vietnamese_puts_letters_and_tone_marks_together(benchmark, declared):
+    page = f"<html><body><p>{benchmark['TEXTS']['vi']}</p></body></html>"
+    decoded = decode(benchmark["encoded"](page, "cp1258"), declared, load_pack("vi"))
+    assert decoded is not None
+    assert decoded.text == unicodedata.normalize("NFC", page)
+
+
+def test_decode_of_a_page_cut_within_a_character_replaces_that():
+    for codec in ("utf-8", "cp932", "euc_jp", "iso2022_jp"):
+        body = ("本書の設定を編集します。" * 20).encode(codec)
+        for cut in range(1, 6):
+            decoded = decode(body[:-cut], None, JA)
+            assert decoded is not None
+            assert decoded.text.startswith("本書の設定を編集します。" * 19)
+            assert decoded.replaced <= 1
+
+
+def test_a_japanese_page_under_a_chinese_pack_keeps_its_declared_encoding():
+    text = "設定ファイルを編集して、もう一度はじめから起動します。" * 9
+    for codec, label in (("cp932", "Shift_JIS"), ("euc_jp", "EUC-JP")):
+        decoded = decode(text.encode(codec), label, load_pack("zh"))
+        assert decoded is not None
+        assert decoded.text == text
+
+
+def test_text_of_another_language_is_no_undeclared_chinese():
+    text = "設定ファイルを編集して、もう一度はじめから起動します。" * 9
+    decoded = decode(text.encode("cp932"), None, load_pack("zh"))
+    assert decoded is None or decoded.encoding not in {"gb18030", "big5"}
+
+
+def test_plausibility_counts_half_width_kana_only_where_kana_are_rare():
+    assert plausibility("ﾃｽﾄﾃﾞｽ", JA) < -1
+    assert plausibility("ﾃｽﾄを行います。", JA) > 0.5
