@@ -1,11 +1,11 @@
 """The corpus stage against its peers: the same files, one core each, in one run.
 
-    python benchmarks/corpus.py [--crawl "examples/crawl/*.warc.gz"] [--language ja] [--peers build/peers] [--memory]
+    python benchmarks/corpus.py [--crawl "examples/crawl/*.warc.gz"] [--language ja] [--memory]
 
-Peers are installed from the registry into an environment of their own (made if it is not there: datatrove with
-its extras, rensa, datasketch; about 1 GB). CPU time, not wall clock, so that a busy machine disturbs little. The
-targets stand beside the ratios; the last line is everything as JSON. `--memory` adds the stage's peak memory as
-the crawl grows 1, 4 and 16 times (about five minutes more).
+Peers are installed from the registry into an environment of their own, `--peers` (made if it is not there:
+datatrove with its extras, rensa, datasketch; about 1 GB). CPU time, not wall clock, so that a busy machine
+disturbs little. The targets stand beside the ratios; the last line is everything as JSON. `--memory` adds the
+stage's peak memory as the crawl grows 1, 4 and 16 times (some minutes more).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import numpy as np
 from growing_crawl import write_crawl
 
 from tsugiki.artifacts.manifest import read_manifest
-from tsugiki.corpus import kernels
 from tsugiki.corpus.config import Config
 from tsugiki.corpus.decode import decode
 from tsugiki.corpus.extract import extract
@@ -36,6 +35,7 @@ from tsugiki.corpus.identify import identify
 from tsugiki.corpus.items import Page, Tally
 from tsugiki.corpus.minhash import shingles, signature
 from tsugiki.corpus.prefilter import is_candidate
+from tsugiki.corpus.repetition import DISTINCT, MOST, REPEATED, TOTAL, character_repetition
 from tsugiki.corpus.segments import SegmentWriter
 from tsugiki.corpus.toolbox import Resources, open_toolbox
 from tsugiki.corpus.unit import fill
@@ -62,9 +62,9 @@ def plain_ngram_features(text: str) -> list[float]:
 
 def our_ngram_features(text: str) -> list[float]:
     """The same values by the kernel."""
-    rows = kernels.ngram_counts(code_points(text), 2, 10).tolist()
-    top = [row[3] / (row[0] or 1) for row in rows[:3]]
-    return top + [row[2] / (row[1] or 1) for row in rows[3:]]
+    rows = character_repetition(code_points(text), 10, 4).tolist()[1:]
+    top = [row[MOST] / (row[TOTAL] or 1) for row in rows[:3]]
+    return top + [row[REPEATED] / (row[DISTINCT] or 1) for row in rows[3:]]
 
 
 def seconds_of(function: Callable[[], object], repeat: int = 3) -> float:

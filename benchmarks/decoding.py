@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (texts in wide characters)
 """How many pages are decoded right? On pages whose encoding is known, because we encoded them.
 
     python benchmarks/decoding.py [--crawl examples/crawl] [--every 1]
@@ -49,6 +50,7 @@ TEXTS = {
     "Tài liệu này mô tả cách cài đặt phần mềm trên máy tính của bạn, từng bước một, bằng tiếng Việt.",
     "fi": "Käyttöjärjestelmä käynnistyy uudelleen, kun asetuksia on muutettu. Tämä käyttöohje kertoo, miten ohjelma "
     "asennetaan työpöydälle. Älä sammuta tietokonetta kesken päivityksen. Ohjelma maksaa 25 €, ja siinä voi pelata šakkia tšekiksi.",
+    "ko": "설정 파일을 편집하고 서비스를 다시 시작하십시오. 이 설명서는 프로그램을 설치하는 방법을 단계별로 설명합니다.",
     "hi": "यह पुस्तिका बताती है कि कार्यक्रम को कैसे स्थापित किया जाता है। कृपया सेटिंग फ़ाइल को संपादित करें और सेवा को फिर से शुरू करें।",
     "zh": "這本手冊說明如何安裝系統，並且介紹常用的設定。請先備份您的檔案，然後再繼續下一個步驟。如果安裝時發生錯誤，請參考後面的說明。",
     "ja-kana": "ﾃｽﾄ用のﾌｧｲﾙを作成しました。次の設定を確認してから、ﾌﾟﾛｸﾞﾗﾑを起動してください。詳しくは説明書をご覧ください。",
@@ -89,7 +91,10 @@ def sources(crawl: Path, every: int) -> Iterator[tuple[str, str]]:
     for name, text in TEXTS.items():
         for count in (1, 4):
             language = name.partition("-")[0]
-            yield language, f"<html><head><title>{text[:12]}</title></head><body><p>{text * count}</p></body></html>"
+            yield (
+                language,
+                f"<html><head><title>{text[:12]}</title></head><body><p>{text * count}</p></body></html>",
+            )
 
 
 def encoded(page: str, codec: str) -> bytes:
@@ -167,7 +172,9 @@ def measure(
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--crawl", type=Path, default=Path("examples/crawl"))
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--packs", type=Path, action="append", default=[], help="a further folder of packs")
@@ -177,7 +184,9 @@ def main() -> None:
     for codec in dict.fromkeys(codec for codec, _ in counts):
         all_of = sum(count for (name, _), count in counts.items() if name == codec)
         bad = sum(count for (name, _), count in missed.items() if name == codec)
-        kinds = ", ".join(f"{kind} {count}" for (name, kind), count in sorted(missed.items()) if name == codec)
+        kinds = ", ".join(
+            f"{kind} {count}" for (name, kind), count in sorted(missed.items()) if name == codec
+        )
         print(f"{codec:<12}{all_of - bad:>6} of {all_of:<6} {100 * (1 - bad / all_of):6.2f} %  {kinds}")
     total = sum(counts.values())
     print(f"{'all':<12}{total - len(wrong):>6} of {total:<6} {100 * (1 - len(wrong) / total):6.2f} %")

@@ -68,12 +68,12 @@ class Truth:
         return "".join(out)
 
 
-def truths(crawl: Path, pack: LanguagePack, most: int) -> list[Truth]:
+def truths(crawl: Path, pack: LanguagePack, most: int, files: str = "*.warc.gz") -> list[Truth]:
     """The main texts of `most` documentation pages in the language, chosen by the hash of their text."""
     with (crawl / "truth.csv").open(encoding="utf-8", newline="") as file:
         known = {row["url"]: row for row in csv.DictReader(file)}
     found: dict[str, Truth] = {}
-    for path in sorted(crawl.glob("*.warc.gz")):
+    for path in sorted(crawl.glob(files)):
         for page in read_warc(path, Tally()):
             row = known.get(page.url)
             if row is None or row["language"] != pack.code or row["kind"] != "page":
@@ -142,9 +142,11 @@ EXTRACTORS: dict[str, Extract] = {
 }
 
 
-def synthetic(crawl: Path, pack: LanguagePack, most: int) -> Iterator[tuple[str, str, Counter[str]]]:
+def synthetic(
+    crawl: Path, pack: LanguagePack, most: int, files: str = "*.warc.gz"
+) -> Iterator[tuple[str, str, Counter[str]]]:
     """Template, page and the tokens of its truth: every text in three of the templates."""
-    chosen = truths(crawl, pack, most)
+    chosen = truths(crawl, pack, most, files)
     headlines = sorted({truth.title for truth in chosen})
     names = list(TEMPLATES)
     for number, truth in enumerate(chosen):
@@ -208,16 +210,22 @@ def bench_trafilatura_set(folder: Path) -> list[dict[str, object]]:
         f1 = 2 * precision * recall / (precision + recall)
         rate = len(pages) / seconds
         print(f"  {name:<12} precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  {rate:>8,.0f} /s")
-        rows.append({"set": "trafilatura", "extractor": name, "precision": precision, "recall": recall, "f1": f1})
+        rows.append(
+            {"set": "trafilatura", "extractor": name, "precision": precision, "recall": recall, "f1": f1}
+        )
     return rows
 
 
 def main() -> None:
     """Run everything and print it; the last line is the same as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--crawl", type=Path, default=Path("examples/crawl"))
     parser.add_argument("--language", action="append", help="ja or en; both by default")
-    parser.add_argument("--texts", type=int, default=60, help="main texts a language; three pages are made of each")
+    parser.add_argument(
+        "--texts", type=int, default=60, help="main texts a language; three pages are made of each"
+    )
     parser.add_argument("--trafilatura-set", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     rows: list[dict[str, object]] = []

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (texts in wide characters)
 """A dozen kinds of web sites to put a text into: what stands around an article on the real web.
 
 Each template takes the article's title, its HTML and a `Filler`, and gives a page. The words around are of our
@@ -95,7 +96,9 @@ def _page(filler: Filler, title: str, body: str, charset: str = "utf-8") -> str:
 def blog(title: str, article: str, f: Filler) -> str:
     """A sidebar with profile, archive and a cloud of tags."""
     cloud = "".join(f"<span class=tag>{f.link(word[:8])}</span> " for word in f.headlines[:30])
-    months = "".join(f"<li>{f.link(f'2026/{month:02}')} ({f.rng.randrange(30)})</li>" for month in range(1, 13))
+    months = "".join(
+        f"<li>{f.link(f'2026/{month:02}')} ({f.rng.randrange(30)})</li>" for month in range(1, 13)
+    )
     side = (
         f"<h3>{f['profile']}</h3><p>{f['greeting']}</p><h3>{f['archive']}</h3><ul>{months}</ul>"
         f"<h3>{f['tags']}</h3><div class=tagcloud>{cloud}</div><h3>{f['ranking']}</h3><ul>{f.list_of(8)}</ul>"
@@ -216,7 +219,9 @@ def portal(title: str, article: str, f: Filler) -> str:
 
 def encyclopedia(title: str, article: str, f: Filler) -> str:
     """A wiki: tools at the left, a table of contents, categories."""
-    contents = "".join(f"<li><a href=#s{n}>{n} {headline[:12]}</a></li>" for n, headline in enumerate(f.headlines[:6]))
+    contents = "".join(
+        f"<li><a href=#s{n}>{n} {headline[:12]}</a></li>" for n, headline in enumerate(f.headlines[:6])
+    )
     return _page(
         f,
         title,

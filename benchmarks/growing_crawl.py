@@ -1,8 +1,8 @@
 """A crawl of any size out of the sample crawl: copies whose texts differ from each other's.
 
-In copy k every kanji of a page is replaced by another one, by a permutation that depends on k: languages, lengths
-and layouts stay as they are, and character 5-grams with a kanji do not recur. So Japanese pages of different copies
-are no near-duplicates (pages without kanji are).
+In copy k every kanji of a page is replaced by another one, by a permutation that depends on k: languages,
+lengths and layouts stay as they are, and character 5-grams with a kanji do not recur. So Japanese pages of
+different copies are no near-duplicates (pages without kanji are).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def _record(body: bytes, url: str, copy: int) -> bytes:
     block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + body
     head = (
         f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url.strip('<>')}?copy={copy}\r\n"
-        f"WARC-Date: 2026-01-01T00:00:00Z\r\nWARC-Record-ID: <urn:uuid:{copy:08d}-0000-4000-8000-000000000000>\r\n"
+        "WARC-Date: 2026-01-01T00:00:00Z\r\n"
+        f"WARC-Record-ID: <urn:uuid:{copy:08d}-0000-4000-8000-000000000000>\r\n"
         f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(block)}\r\n\r\n"
     )
     return head.encode() + block + b"\r\n\r\n"

@@ -1,9 +1,10 @@
-"""datatrove on WARC files, in its own environment: `PEERS/bin/python benchmarks/peer_datatrove.py LANGUAGE FILE...`.
+"""datatrove on WARC files, in its own environment: `PEERS/bin/python peer_datatrove.py LANGUAGE FILE...`.
 
 The pipeline of FineWeb-2 (huggingface/fineweb-2, fineweb-2-pipeline.py) as far as it runs without a network:
-WARC, Trafilatura, Gopher repetition and quality, FineWeb quality, MinHash signatures. Language identification is left
-out (its model is a download), which is in datatrove's favour. One task in one process, as one core would run it.
-Prints a line of JSON: documents, and CPU seconds of this process and its children, imports left out.
+WARC, Trafilatura, Gopher repetition and quality, FineWeb quality, MinHash signatures. Language identification
+is left out (its model is a download), which is in datatrove's favour. One task in one process, as one core
+would run it. Prints a line of JSON: documents, and CPU seconds of this process and its children, imports left
+out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""MinHash signatures by rensa and datasketch, in their own environment: `PEERS/bin/python peer_minhash.py TEXTS`.
+"""MinHash signatures by rensa and datasketch: `PEERS/bin/python peer_minhash.py TEXTS`.
 
-TEXTS: a JSON file with a list of texts. Prints a line of JSON: the CPU seconds of each, 800 hashes over the distinct
-character 5-grams, the best of three.
+TEXTS: a JSON file with a list of texts. Prints a line of JSON: the CPU seconds of each, 800 hashes over the
+distinct character 5-grams, the best of three.
 """
 
 from __future__ import annotations

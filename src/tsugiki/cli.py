@@ -241,10 +241,6 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
 
 
 _STAGES = {
-    "corpus": (
-        "Turn a crawl (WARC) or other documents into clean, deduplicated documents of one language.",
-        "tsugiki corpus out/japanese --source 'crawl/*.warc.gz' --language ja --heldout 0.1",
-    ),
     "vocabulary": (
         "Extend a model's tokenizer and embeddings for a language, and show what it saves.",
         "tsugiki vocabulary out/extended --model base --corpus out/japanese --add 8k",
@@ -260,6 +256,22 @@ _STAGES = {
 }
 _ALONE = """Inputs are directories that other stages made, or plain files; values are written as in a recipe.
 The result is an artifact like that of a run: killed at any moment, the same command goes on where it was."""
+_CORPUS = f"""Turn a crawl (WARC) or other documents into clean, deduplicated documents of one language.
+
+`tsugiki corpus OUT --source ... --language ...` makes a corpus: of WARC, WET, JSON lines or Parquet files,
+given as paths, globs, http(s):// and s3:// addresses, or as a listing such as Common Crawl's warc.paths.gz.
+Everything that was dropped is kept aside with all its reasons; the commands below select from Common Crawl,
+see and steer.
+
+{_ALONE}
+
+Example: `tsugiki corpus out/japanese --source 'crawl/*.warc.gz' --language ja --heldout 0.1`"""
+app.command(
+    "tsugiki.commands.corpus:app",
+    name="corpus",
+    help=_CORPUS,
+    sort_key=9,
+)
 for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
     app.command(
         f"tsugiki.stage_commands:{_verb}",

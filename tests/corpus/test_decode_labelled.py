@@ -22,7 +22,15 @@ def test_decode_is_right_on_99_5_percent_of_the_labelled_set(benchmark):
     counts, wrong = benchmark["measure"](ROOT / "examples" / "crawl", 20)
     total = sum(counts.values())
     assert total > 1800
-    assert {codec for codec, _ in counts} >= {"utf_8", "cp932", "euc_jp", "iso2022_jp", "gb18030", "cp949", "cp1252"}
+    assert {codec for codec, _ in counts} >= {
+        "utf_8",
+        "cp932",
+        "euc_jp",
+        "iso2022_jp",
+        "gb18030",
+        "cp949",
+        "cp1252",
+    }
     assert {kind for _, kind in counts} >= {"undeclared", "header", "meta", "wrong", "short", "cut"}
     assert len(wrong) <= 0.005 * total, [(page.codec, page.kind) for page in wrong]
 

@@ -51,22 +51,30 @@ def test_expressions_inside_of_words_are_found_where_asked_for():
     assert found("class", ["ass"], spaceless=False, whole_words=False) == ["ass"]
 
 
+def test_expressions_are_not_found_inside_of_a_run_of_katakana():
+    features = compute_features("ファックスとエッチングの設定です。", load_pack("ja"))
+    assert features["ng_expressions"] == 0
+    assert compute_features("それはエッチです。", load_pack("ja"))["ng_expressions"] == 1
+
+
 def test_expressions_of_phrases_may_hold_spaces():
     assert found("a dirty word here", ["dirty word", "dirty"], spaceless=False) == ["dirty word"]
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    text=st.text(alphabet="aAbé1_ あいアß\u0301\U00020000", max_size=60),
+    text=st.text(alphabet="aAbé1_ あいアイß\u0301\U00020000", max_size=60),
     entries=st.lists(
-        st.text(alphabet="aAbé1_ あいアß\u0301", min_size=1, max_size=5), min_size=1, max_size=8
+        st.text(alphabet="aAbé1_ あいアイß\u0301", min_size=1, max_size=5), min_size=1, max_size=8
     ),
     spaceless=st.booleans(),
     whole_words=st.booleans(),
+    runs=st.sampled_from([(), ((0x30A1, 0x30FA),)]),
 )
-def test_expressions_equal_the_plain_definition(text, entries, spaceless, whole_words):
-    compiled = compile_expressions(tuple(entries), spaceless=spaceless, whole_words=whole_words)
-    expected = plain_spans(text, entries, spaceless=spaceless, whole_words=whole_words)
+def test_expressions_equal_the_plain_definition(text, entries, spaceless, whole_words, runs):
+    given = {"spaceless": spaceless, "whole_words": whole_words, "runs": runs}
+    compiled = compile_expressions(tuple(entries), **given)
+    expected = plain_spans(text, entries, **given)
     assert [tuple(span) for span in compiled.spans(code_points(text)).tolist()] == expected
 
 

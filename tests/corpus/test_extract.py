@@ -177,7 +177,8 @@ def test_lines_of_measures_width_links_and_ends():
 
 
 @pytest.mark.parametrize(
-    ("line", "ended"), [("彼は言った。」", True), ("「そうだ」", True), ("(see above.)", True), ("Menu", False), ("", False)]
+    ("line", "ended"),
+    [("彼は言った。」", True), ("「そうだ」", True), ("(see above.)", True), ("Menu", False), ("", False)],
 )
 def test_ends_like_a_sentence_looks_behind_quotes(line, ended):
     assert ends_like_a_sentence(line) is ended
@@ -203,7 +204,9 @@ def test_the_benchmark_ranks_the_cascade_above_its_fast_half(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     benchmark = runpy.run_path(str(BENCHMARKS / "extraction.py"))
     pack = benchmark["load_pack"]("ja")
-    pages = list(benchmark["synthetic"](BENCHMARKS.parent / "examples" / "crawl", pack, 8))
+    pages = list(
+        benchmark["synthetic"](BENCHMARKS.parent / "examples" / "crawl", pack, 8, "sample-000.warc.gz")
+    )
     assert len(pages) == 24
 
     def f1(extractor):

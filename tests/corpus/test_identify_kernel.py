@@ -13,7 +13,24 @@ from tsugiki.corpus.identify_kernel import tables_of
 from tsugiki.languages import load_pack
 
 LABELS = ("ja", "sr", "uz")  # two labels that stand in the model twice
-FRAGMENTS = ["設定", "を", "the ", "THE ", "и ", "한글", "\n", "é", "e\u0301", "ß", "\0", "\ud800", "🐍", "　", "a" * 50, "1"]
+FRAGMENTS = [
+    "設定",
+    "を",
+    "the ",
+    "THE ",
+    "и ",
+    "한글",
+    "\n",
+    "é",
+    "e\u0301",
+    "ß",
+    "\0",
+    "\ud800",
+    "🐍",
+    "　",
+    "a" * 50,
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +118,9 @@ class Changed:
         return getattr(self._model, name)
 
 
-@pytest.mark.parametrize("name", ["nb_ptc", "nb_pc", "tk_nextmove", "tk_row", "tk_output", "nb_classes", "_alias_pairs"])
+@pytest.mark.parametrize(
+    "name", ["nb_ptc", "nb_pc", "tk_nextmove", "tk_row", "tk_output", "nb_classes", "_alias_pairs"]
+)
 def test_a_library_without_the_expected_tables_is_used_as_it_is(model, name):
     changed = Changed(model, **{name: AttributeError(name)})
     assert tables_of(changed) is None
@@ -116,7 +135,7 @@ def test_a_library_with_other_weights_or_answers_is_used_as_it_is(model):
     fine[0, 0] = np.float16(1e-4)  # no whole number of the scale
     for weights in (floats, endless, fine):
         assert tables_of(Changed(model, nb_ptc=weights)) is None
-    assert tables_of(Changed(model, rank=lambda text: [("ja", 0.5)])) is None
+    assert tables_of(Changed(model, rank=lambda _: [("ja", 0.5)])) is None
     assert tables_of(Changed(model, nb_pc=np.zeros(3, np.float32))) is None
 
 
@@ -130,7 +149,9 @@ def test_sample_of_a_long_text_is_its_beginning_middle_and_end():
 def test_identify_adds_up_the_labels_of_a_pack(japanese):
     pack = load_pack("ja")
     both = pack.identification.model_copy(update={"labels": ("ja", "en", "nowhere")})
-    text = "\n".join(("日本語の文章です。", "This is an English sentence about nothing."))
+    text = "日本語の文章です。\nThis is an English sentence about nothing."
     one = identify(text, pack).score
     english = identify(text, load_pack("en")).score
-    assert identify(text, pack.model_copy(update={"identification": both})).score == pytest.approx(one + english)
+    assert identify(text, pack.model_copy(update={"identification": both})).score == pytest.approx(
+        one + english
+    )

@@ -1,14 +1,16 @@
 """A language pack decides the result as much as the recipe does, so it is part of the identity."""
 
-from tsugiki.artifacts.contract import open_workspace
+from tsugiki.artifacts.contract import Inputs, open_workspace
 from tsugiki.corpus import stage
+from tsugiki.corpus.engine import Engine
 from tsugiki.corpus.stage import Config
+from tsugiki.corpus.toolbox import Resources
 from tsugiki.languages import load_pack
 
 
 def test_identity_changes_with_the_facts_of_the_language_pack(monkeypatch):
     def payload(**changes):
-        monkeypatch.setattr("tsugiki.languages.load_pack", lambda _: pack.model_copy(update=changes))
+        monkeypatch.setattr("tsugiki.languages.load_pack", lambda *_: pack.model_copy(update=changes))
         return Config(source="a.warc", language="ja").identity_payload()
 
     pack = load_pack("ja")
@@ -26,11 +28,12 @@ def test_unit_of_another_pack_is_not_taken_over(tmp_path, monkeypatch):
     config = Config(source="a.jsonl", language="ja", workers=1)
 
     def unit() -> str:
-        (path,) = stage._make_units(config, stage.settings_of(config), [source], out)
+        files = stage.input_files(config, Inputs({"a.jsonl": (source,)}))
+        (path,) = stage._make_units(config, files, Resources(), Engine(), out)
         return path.name
 
     first, pack = unit(), load_pack("ja")
     assert unit() == first
-    monkeypatch.setattr("tsugiki.languages.load_pack", lambda _: pack.model_copy(update={"rules": {}}))
+    monkeypatch.setattr("tsugiki.languages.load_pack", lambda *_: pack.model_copy(update={"rules": {}}))
     assert unit() != first
     out.metrics.close()

@@ -27,6 +27,24 @@ TEXTS = {
 }
 
 
+PIECES = [
+    *(b"<html", b"<meta ", b"<title>", b" lang=", b"ja", b"'", b'"', b">", b"charset=", b"content", b"="),
+    *(
+        b"</script",
+        b"<script",
+        b"<!--",
+        b"-->",
+        b"&amp;",
+        b"content-language",
+        b"text",
+        b"<body>",
+        b" ",
+        b"\0",
+    ),
+    *(b"\x1b$", b"\xe3\x81\x82", b"\xe3\x81", b"\x82\xa0", b"\xff", b"\xe6\x97\xa5", b"\xe9", b"\xff\xfe"),
+]
+
+
 @pytest.fixture(scope="module")
 def sample_pages():
     return [page for path in sorted(CRAWL.glob("*.warc.gz"))[:4] for page in read_warc(path, Tally())]
@@ -71,7 +89,8 @@ def test_is_candidate_finds_japanese_by_bytes_in_every_encoding(codec, declared)
 
 
 @pytest.mark.parametrize(
-    ("text", "codec"), [("zh", "gb18030"), ("zh", "big5hkscs"), ("ko", "cp949"), ("de", "cp1252"), ("en", "ascii")]
+    ("text", "codec"),
+    [("zh", "gb18030"), ("zh", "big5hkscs"), ("ko", "cp949"), ("de", "cp1252"), ("en", "ascii")],
 )
 def test_is_candidate_for_japanese_is_not_taken_in_by_bytes_of_other_encodings(text, codec):
     body = f"<html><title>x</title><p>{TEXTS[text]}".encode(codec, "ignore")
@@ -103,7 +122,9 @@ def test_is_candidate_for_a_shared_script_trusts_declarations_and_looks_at_words
 
 def test_is_candidate_for_a_shared_script_decodes_the_head_of_a_legacy_page():
     pack = load_pack("de")
-    text = "Wählen Sie die Datei und drücken Sie den Knopf, wenn das Menü nicht mit der Tür zu öffnen ist. " * 5
+    text = (
+        "Wählen Sie die Datei und drücken Sie den Knopf, wenn das Menü nicht mit der Tür zu öffnen ist. " * 5
+    )
     assert is_candidate(text.encode("cp1252"), None, "", pack)
     assert not is_candidate(TEXTS["ja"].encode("cp932"), "Shift_JIS", "", pack)
 
@@ -133,11 +154,7 @@ def test_is_candidate_of_a_pack_made_at_run_time_uses_its_own_facts():
 @settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(
-        st.sampled_from(
-            [b"<html", b"<meta ", b"<title>", b" lang=", b"ja", b"'", b'"', b">", b"charset=", b"content", b"=", b"\x1b$"]
-            + [b"</script", b"<script", b"<!--", b"-->", b"&amp;", b"\xe3\x81\x82", b"\xe3\x81", b"\x82\xa0", b"\xff", b" "]
-            + [b"content-language", b"text", "日".encode(), "é".encode("cp1252"), b"<body>", b"\xff\xfe", b"\0"]
-        ),
+        st.sampled_from(PIECES),
         max_size=40,
     ),
     code=st.sampled_from(["ja", "en", "zh", "ko", "de"]),
@@ -151,7 +168,9 @@ def test_is_candidate_of_any_bytes_answers(parts, code, header):
 @settings(max_examples=200, deadline=None)
 @given(
     parts=st.lists(
-        st.sampled_from(["<html", " lang=", "xml:lang=", "data-lang=", "ja", "en-US", "'", '"', " ", ">", "j", "=", "<p"]),
+        st.sampled_from(
+            ["<html", " lang=", "xml:lang=", "data-lang=", "ja", "en-US", "'", '"', " ", ">", "j", "=", "<p"]
+        ),
         max_size=12,
     )
 )
@@ -170,7 +189,9 @@ def test_is_candidate_reads_no_more_than_the_head():
     pack = load_pack("ja")
     late = b"<html><p>" + b"x" * (1 << 17) + ("ひらがなの本文です。" * 30).encode()
     assert not is_candidate(late, None, "", pack)
-    assert is_candidate(b"<!--" + b"x" * 5000 + b"--><title>" + "の使い方".encode() + b"</title>", None, "", pack)
+    assert is_candidate(
+        b"<!--" + b"x" * 5000 + b"--><title>" + "の使い方".encode() + b"</title>", None, "", pack
+    )
 
 
 @pytest.mark.parametrize("code", ["ja", "ko"])

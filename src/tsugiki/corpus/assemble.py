@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,7 @@ def assemble(material: Material, out: Workspace) -> Outcome:
     """Write the documents and describe them. Raises StageError where a post-condition fails."""
     config = material.config
     stored = Stored.of(material.segments)
+    material = replace(material, engine=material.engine.for_documents(stored.count))
     parameters = Parameters(config.near_duplicates, material.older, out.work / "clusters", config.memory)
     shutil.rmtree(parameters.work / "edges", ignore_errors=True)
     index = out.root / INDEX if config.near_duplicates.index else None

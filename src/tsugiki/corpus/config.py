@@ -231,8 +231,10 @@ def pack_identity(code: str, extra: tuple[str, ...] = ()) -> str | None:
     except InputError:  # `estimate` says so, with all other faults of the recipe
         return None
     facts = pack.model_dump(mode="json", exclude={"typical", "name", "native_name"})
+    facts["identification"].pop("index_languages")  # how pages are looked up elsewhere
     # the order of columns and reasons, which the hash of a mapping leaves out
-    return identity_of({"facts": facts, "classes": list(pack.script.classes), "rules": list(pack.rules)})
+    orders = {name: list(rules) for name, rules in {"": pack.rules, **pack.rule_sets}.items()}
+    return identity_of({"facts": facts, "classes": list(pack.script.classes), "rules": orders})
 
 
 def packs_of(config: Config) -> list[Path]:

@@ -229,10 +229,10 @@ def plausibility(text: str, pack: LanguagePack) -> float:
     foreign = _not_ascii(text)
     if not foreign.size:
         return 0.0
-    credits = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign]
-    if (credits >= _CREDIT_FREQUENT).mean() >= _OFTEN:  # then half-width kana are meant
-        credits = credits[(foreign < _HALF_WIDTH_KANA[0]) | (foreign > _HALF_WIDTH_KANA[1])]
-    return float(credits.mean())
+    worth = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign]
+    if (worth >= _CREDIT_FREQUENT).mean() >= _OFTEN:  # then half-width kana are meant
+        worth = worth[(foreign < _HALF_WIDTH_KANA[0]) | (foreign > _HALF_WIDTH_KANA[1])]
+    return float(worth.mean())
 
 
 def _lacks_frequent(text: str, pack: LanguagePack) -> bool:

@@ -19,6 +19,9 @@ from tsugiki.errors import BY_NAME, DependencyError, StageError, TsugikiError
 
 EngineName = Literal["local", "ray"]
 Job = Mapping[str, Any]
+
+SMALL_DOCUMENTS = 200_000
+"""Up to so many documents, what comes after the units takes less time than starting processes."""
 Task = Callable[[Any], dict[str, Any]]
 
 
@@ -30,6 +33,10 @@ class Engine:
     workers: int = 1
     ray_address: str | None = None
     """Address of a Ray cluster, e.g. `auto` or `ray://head:10001`; None starts one on this machine."""
+
+    def for_documents(self, count: int) -> Engine:
+        """The engine for short tasks over `count` documents: this process where they are few."""
+        return Engine() if count <= SMALL_DOCUMENTS else self
 
 
 def run_tasks(task: Task, jobs: Sequence[Job], engine: Engine) -> Iterator[dict[str, Any]]:
@@ -92,7 +99,9 @@ def _connect(engine: Engine) -> None:
     import daft
 
     if not ray.is_initialized():
-        own = {"num_cpus": engine.workers, "include_dashboard": False} if engine.ray_address is None else {}
+        own: dict[str, Any] = {}
+        if engine.ray_address is None:
+            own = {"num_cpus": engine.workers, "include_dashboard": False}
         try:
             ray.init(address=engine.ray_address, log_to_driver=False, configure_logging=False, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -142,100 +151,3 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
-
-
-
-# --- the old way, until the stage has been switched over ---
-import numpy as np  # noqa: E402
-import numpy.typing as npt  # noqa: E402
-import pyarrow as pa  # noqa: E402
-from pathlib import Path  # noqa: E402
-from tsugiki.corpus.pipeline import Settings, make_unit  # noqa: E402
-
-Edges = npt.NDArray[np.int64]
-
-
-def make_units(jobs: Sequence[tuple[Path, Path]], settings: Settings, workers: int) -> Iterator[str]:
-    """Make every unit (input file, unit file); yields the name of each input when it is done.
-
-    With one worker everything runs in this process, without Daft. Raises what `make_unit` raises, and
-    StageError where a worker process dies.
-    """
-    if workers <= 1 or len(jobs) <= 1:
-        for source, target in jobs:
-            make_unit(source, target, settings)
-            yield source.name
-        return
-    import daft
-    from daft.exceptions import DaftCoreException
-
-    @daft.cls(max_concurrency=workers, use_process=True)
-    class UnitMaker:
-        """Holds what a worker process loads once: compiled kernels and the language model."""
-
-        def __init__(self, settings: Settings) -> None:
-            self.settings = settings
-
-        @daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)
-        def make(self, sources: daft.Series, targets: daft.Series) -> list[str]:
-            pairs = zip(sources.to_pylist(), targets.to_pylist(), strict=True)
-            return [_make_reporting(Path(source), Path(target), self.settings) for source, target in pairs]
-
-    paths = {"source": [str(source) for source, _ in jobs], "target": [str(target) for _, target in jobs]}
-    frame = daft.from_pydict(paths)
-    made = frame.select(UnitMaker(settings).make(frame["source"], frame["target"]).alias("report"))
-    try:
-        for row in made.iter_rows():
-            yield _name_or_raise(json.loads(row["report"]))
-    except (DaftCoreException, RuntimeError) as error:
-        raise StageError(
-            f"a worker process failed: {error}",
-            hint="run the same command again (finished files are kept), with fewer workers if memory ran out",
-        ) from error
-
-
-def _make_reporting(source: Path, target: Path, settings: Settings) -> str:
-    """Make one unit in a worker process; errors of ours cross to the driver as data, not as Daft's text."""
-    try:
-        make_unit(source, target, settings)
-    except TsugikiError as error:
-        return json.dumps({"error": error.as_dict()})
-    return json.dumps({"name": source.name})
-
-
-def _name_or_raise(report: dict[str, Any]) -> str:
-    if "error" not in report:
-        return str(report["name"])
-    error = report["error"]
-    raise BY_NAME.get(error["type"], StageError)(error["message"], hint=error["hint"])
-
-
-def shared_bands(keys: npt.NDArray[np.uint64]) -> Edges:
-    """Pairs (smallest document, other document) of every group of documents with an equal band key.
-
-    keys: shape (documents, bands); keys of different bands differ (`kernels.band_keys`). The pairs connect
-    the same documents as all pairs of each group would. Sorted, distinct; shape (pairs, 2).
-    """
-    import daft
-
-    documents, bands = keys.shape
-    if documents < 2:  # noqa: PLR2004
-        return np.empty((0, 2), np.int64)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), bands)
-    frame = daft.from_arrow(
-        pa.table({"document": pa.array(np.arange(documents)), "key": flat.cast(pa.list_(pa.uint64()))})
-    ).explode("key")
-    groups = (
-        frame.groupby("key")
-        .agg(daft.col("document").min().alias("first"), daft.col("document").count().alias("size"))
-        .where(daft.col("size") > 1)
-    )
-    pairs = (
-        frame.join(groups, on="key")
-        .where(daft.col("document") != daft.col("first"))
-        .select("first", "document")
-        .distinct()
-        .sort(["first", "document"])
-        .to_arrow()
-    )
-    return np.stack([pairs["first"].to_numpy(), pairs["document"].to_numpy()], axis=1).astype(np.int64)

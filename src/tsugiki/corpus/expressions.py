@@ -3,7 +3,8 @@
 The list is compiled to a trie over code points in flat arrays, walked by a numba kernel; the compiled list is
 cached by its content. Case is ignored. A match never begins or ends inside of a word that is written apart
 from its neighbours: "ass" is not found in "class", nor the Japanese list's Latin "sm" in "small" (C4 asks for
-the same, arXiv:1910.10683). Kana and kanji have no such bounds, so there the search is exactly Swallow's.
+the same, arXiv:1910.10683). A pack can name characters whose runs are words too (`script.word_runs`:
+katakana, as in LLM-jp's filters; else a fax machine is a curse). For all others the search is Swallow's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsugiki.corpus.character_tables import lower_case, word_characters
+from tsugiki.languages import CodePoints
 
 UInt32s = npt.NDArray[np.uint32]
 UInt64s = npt.NDArray[np.uint64]
@@ -26,8 +28,10 @@ Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 _WORD: Final = np.uint32(1 << 31)
-_START: Final = np.uint32(1 << 30)
-_LETTER: Final = np.uint32((1 << 30) - 1)
+_RUN: Final = np.uint32(1 << 30)
+_BOUND: Final = np.uint32(3 << 30)
+_START: Final = np.uint32(1 << 29)
+_LETTER: Final = np.uint32((1 << 29) - 1)
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _ONE: Final = np.uint64(1)
 _ROOT: Final = 0
@@ -40,9 +44,9 @@ class Expressions:
     """A compiled list.
 
     alphabet: for each code point the number of its small letter among those of the list (0: none); bit 31
-    marks characters of words, bit 30 letters that an expression begins with. An edge of the trie is the key
-    state · letters + letter in an open-addressing table (`keys`, `targets`; target 0: free). accepts: whether
-    an expression ends there.
+    marks characters of words, bit 30 those of runs, bit 29 letters that an expression begins with. An edge of
+    the trie is the key state · letters + letter in an open-addressing table (`keys`, `targets`; target 0:
+    free). accepts: whether an expression ends there.
     """
 
     alphabet: UInt32s
@@ -57,10 +61,17 @@ class Expressions:
 
 
 @cache
-def compile_expressions(entries: Sequence[str], *, spaceless: bool, whole_words: bool = True) -> Expressions:
+def compile_expressions(
+    entries: Sequence[str],
+    *,
+    spaceless: bool,
+    runs: tuple[CodePoints, ...] = (),
+    whole_words: bool = True,
+) -> Expressions:
     """Compile a list (a tuple, which is the key of the cache).
 
     spaceless: whether the language is written without spaces; says which characters form words.
+    runs: characters of which a run is a word as well.
     whole_words: False finds expressions inside of words, too.
     """
     small = lower_case()
@@ -73,6 +84,8 @@ def compile_expressions(entries: Sequence[str], *, spaceless: bool, whole_words:
         alphabet[small == point] |= _START
     if whole_words:
         alphabet[word_characters(spaceless=spaceless)] |= _WORD
+        for first, last in runs:
+            alphabet[first : last + 1] |= _RUN
     edges: dict[tuple[int, int], int] = {}
     ends = set()
     for entry in folded:
@@ -123,12 +136,12 @@ def _find(  # noqa: PLR0917 (numba has no keyword arguments)
         bits += 1
     shift = np.uint64(64 - bits)
     i = 0
-    in_word = False
+    before = np.uint32(0)
     while i < size:
         letter = alphabet[symbols[i]]
-        is_word = letter >= _WORD
+        start = letter
         end = 0
-        if (letter & _START) != 0 and not (is_word and in_word):
+        if (letter & _START) != 0 and (letter & before & _BOUND) == 0:
             state = 0
             j = i
             while j < size and (letter & _LETTER) != 0:
@@ -139,18 +152,18 @@ def _find(  # noqa: PLR0917 (numba has no keyword arguments)
                 state = targets[slot]
                 if state == 0:
                     break
-                last_is_word = letter >= _WORD
+                last = letter
                 j += 1
                 letter = alphabet[symbols[j]] if j < size else np.uint32(0)
-                if accepts[state] and not (last_is_word and letter >= _WORD):
+                if accepts[state] and (last & letter & _BOUND) == 0:
                     end = j
         if end:
             spans[count, 0] = i
             spans[count, 1] = end
             count += 1
             i = end
-            in_word = alphabet[symbols[end - 1]] >= _WORD
+            before = alphabet[symbols[end - 1]]
         else:
-            in_word = is_word
+            before = start
             i += 1
     return spans[:count].copy()

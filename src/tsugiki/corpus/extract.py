@@ -73,7 +73,7 @@ def tidy(text: str) -> str:
 
 
 def _cascade(page: str) -> Extracted:
-    """The fast one's text, trimmed, or the careful one's where that looks wrong and the careful one has any."""
+    """The fast one's text, trimmed; the careful one's where that looks wrong and the careful one has any."""
     try:
         main, whole = (lines_of(text) for text in _plain_texts(mark_links(page), main_only=False))
     except Exception as error:  # noqa: BLE001 (third-party code on hostile input; the reason is passed on)
@@ -106,10 +106,13 @@ def _plain_texts(page: str, *, main_only: bool) -> tuple[str, str]:
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(page)
-    options = {"alt_texts": False, "preserve_formatting": True}
-    main = html2text.extract_plain_text(tree, main_content=True, **options)
-    whole = "" if main_only else html2text.extract_plain_text(tree, main_content=False, **options)
-    return main, whole
+
+    def text(*, main_content: bool) -> str:
+        return html2text.extract_plain_text(
+            tree, main_content=main_content, alt_texts=False, preserve_formatting=True
+        )
+
+    return text(main_content=True), "" if main_only else text(main_content=False)
 
 
 def _trafilatura(page: str) -> Extracted:

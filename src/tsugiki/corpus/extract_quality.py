@@ -38,8 +38,10 @@ _LEAST_FOUND = 0.5
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its text, its width (an ideograph is as wide as two letters), the share of it that is linked,
-    and whether it ends like a sentence."""
+    """One line: its text, its width, the share of it that is linked, and whether it ends like a sentence.
+
+    An ideograph is as wide as two letters.
+    """
 
     text: str
     width: float
@@ -54,8 +56,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Looks:
-    """How a text looks: its width, the share of it that was not cut off, the share of its width in lines that
-    end like sentences, and the share of the page's sentences (in width, links aside) that it has."""
+    """How a text looks.
+
+    width: as of its lines. kept: the share of the main text that was not cut off. ended: the share of the
+    width in lines that end like sentences. found: the share of the page's sentences (in width) that it has.
+    """
 
     width: float
     kept: float
@@ -117,9 +122,15 @@ def ends_like_a_sentence(line: str) -> bool:
 
 
 def trim(lines: list[Line]) -> list[Line]:
-    """Without lines that are mostly links, and without what comes before the first and after the last
-    sentence, one heading excepted. All lines where there is no sentence at all."""
-    own = [line for line in lines if line.linked <= _LINKED or (line.ended and line.width > _LINKED_SENTENCE_WIDTH)]
+    """The lines from the first sentence to the last, with one heading before, without those mostly of links.
+
+    All but the links where there is no sentence at all.
+    """
+    own = [
+        line
+        for line in lines
+        if line.linked <= _LINKED or (line.ended and line.width > _LINKED_SENTENCE_WIDTH)
+    ]
     sentences = [place for place, line in enumerate(own) if line.is_sentence]
     if not sentences:
         return own

@@ -12,11 +12,11 @@ import numpy as np
 from tsugiki.artifacts.documents import HELD_OUT, KEPT, TRAIN
 from tsugiki.corpus.clusters import Grouped
 from tsugiki.corpus.config import Config
+from tsugiki.corpus.heldout import Split, histogram
 from tsugiki.corpus.histograms import Histograms
 from tsugiki.corpus.minhash import detection_probability
 from tsugiki.corpus.neardup.survivors import Clusters, ClusterSummary
 from tsugiki.corpus.neardup.units import blocks_of
-from tsugiki.corpus.heldout import Split, histogram
 from tsugiki.corpus.statistics import UnitStatistics
 from tsugiki.corpus.writing import NEAR_DUPLICATE, Summary
 

@@ -162,7 +162,7 @@ def _compiled(pack: LanguagePack) -> _Compiled:
         if script.spaceless
         else compile_expressions(phrases, spaceless=False, whole_words=False),
         lists={
-            name: compile_expressions(_entries(pack, name), spaceless=script.spaceless)
+            name: compile_expressions(_entries(pack, name), spaceless=script.spaceless, runs=script.word_runs)
             for name in _LIST_INTEGERS
             if _has_list(pack, name)
         },

@@ -71,7 +71,7 @@ def measured(directory: Path) -> Measured:
             hint="name a corpus that this version has made",
         )
     counts = manifest.counts
-    files = sum(int(file.size) for file in manifest.files.values())
+    files = sum(file.bytes for file in manifest.files.values())
     return Measured(
         documents=counts["documents"] / size,
         characters=counts["characters"] / size,
@@ -157,12 +157,12 @@ def _sizes(
         return float(documents), float(characters), float(size)
     characters = pages * _DOCUMENTS_PER_BYTE * typical.characters_per_document
     characters += text / typical.bytes_per_character
-    size = stated.get("bytes")
-    if size is not None:
-        characters = size / typical.bytes_per_character
+    size_stated = stated.get("bytes")
+    if size_stated is not None:
+        characters = size_stated / typical.bytes_per_character
     characters = stated.get("characters") or characters
     documents = stated.get("documents") or characters / typical.characters_per_document
-    return documents, characters, size or characters * typical.bytes_per_character
+    return documents, characters, size_stated or characters * typical.bytes_per_character
 
 
 def _bytes_of(name: str, inputs: Forecasts) -> float:

@@ -157,17 +157,16 @@ def _write_loose_keys(
     rows: int,
     bands: tuple[int, int],
 ) -> list[UnitIndex]:
-    """The loose keys of the kept documents as unit indexes of their own, numbered by place in `kept`."""
-    loose: list[UnitIndex] = []
+    """The loose keys of all kept documents as one unit index, numbered by place in `kept`."""
+    stem = scratch / "loose"
+    keys = create_array(file_of(stem, BANDS), "<u8", (bands[1] - bands[0], kept.size))
     for start, numbers, unit in _kept_by_unit(units, kept):
-        stem = scratch / f"loose-{len(loose):06d}"
-        keys = create_array(file_of(stem, BANDS), "<u8", (bands[1] - bands[0], numbers.size))
         signatures = unit.signatures(hashes)
         for block in blocks_of(numbers.size, _BLOCK_DOCUMENTS):
             chosen = signatures[numbers[block] - unit.first]
-            keys[:, block] = kernels.band_major_keys(chosen, *bands, rows)
-        loose.append(UnitIndex(stem, start, numbers.size))
-    return loose
+            place = slice(start + block.start, start + block.stop)
+            keys[:, place] = kernels.band_major_keys(chosen, *bands, rows)
+    return [UnitIndex(stem, 0, kept.size)]
 
 
 def _kept_by_unit(units: Sequence[UnitIndex], kept: Int64s) -> Iterator[tuple[int, Int64s, UnitIndex]]:

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from tsugiki.corpus import config as configuration
 from tsugiki.corpus.engine import Engine, run_tasks
-from tsugiki.corpus.hosts.appeals import AppealSettings, collect_appeals, word_finder
+from tsugiki.corpus.expressions import compile_expressions
+from tsugiki.corpus.features import code_points
+from tsugiki.corpus.hosts.appeals import AppealSettings, Finder, collect_appeals
 from tsugiki.corpus.hosts.statistics import (
     DATING,
     NG,
@@ -90,7 +92,7 @@ def judge_hosts(
     shared = {"segments": str(work / "segments.json"), "survivor": str(work / "chosen" / "survivor")}
     clusters_count = clusters.survivor.size
     numbers = [number for number, segment in enumerate(stored.segments) if segment.passed]
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {**shared, "number": number, "scope": rules.scope, "target": str(work / "hosts" / f"{number:06d}")}
         for number in numbers
     ]
@@ -144,7 +146,9 @@ def _appeals(verdict: HostVerdict, path: Path, stored: Stored, pack: LanguagePac
     """The largest blocked hosts, each with its counts and a few documents for and against it."""
     if verdict.excluded is None:
         return []
-    finders = {kind: word_finder(pack.lists[kind].entries) for kind in ("dating", "ng") if kind in pack.lists}
+    finders: dict[str, Finder] = {
+        kind: _finder(pack, kind) for kind in ("dating", "ng") if kind in pack.lists
+    }
     rows = collect_appeals(_suspects(stored, verdict.excluded), path, finders, _APPEALS, verdict.rules.scope)
     counts = _counts_of(path, {row["host"] for row in rows})
     found = []
@@ -156,6 +160,20 @@ def _appeals(verdict: HostVerdict, path: Path, stored: Stored, pack: LanguagePac
         known = counts[host]
         found.append({**known, "reasons": known.pop("blocked_by"), "appeal": samples})
     return found
+
+
+def _finder(pack: LanguagePack, kind: str) -> Finder:
+    """Where the first expression of a list stands, by the automaton that counted the column."""
+    script = pack.script
+    expressions = compile_expressions(
+        pack.lists[kind].entries, spaceless=script.spaceless, runs=script.word_runs
+    )
+
+    def find(text: str) -> tuple[int, int] | None:
+        spans = expressions.spans(code_points(text))
+        return (int(spans[0, 0]), int(spans[0, 1])) if len(spans) else None
+
+    return find
 
 
 def _suspects(stored: Stored, excluded: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:

@@ -53,9 +53,9 @@ class Tables:
 
     moves: the next state for each letter of each distinct row, uint32, 256 a row. rows: the row of each
     state, uint16. features: the feature that each state ends, int32, -1 for none. weights: whole numbers of
-    1/scale, int16, shape (features, classes rounded up to whole vector registers). prior: float64, shape (classes,). memory: the most bytes that a
-    state depends on. labels: one for each class. aliases: shape (pairs, 2), classes with the same label, the
-    second of which is added to the first.
+    1/scale, int16, shape (features, classes rounded up to whole vector registers). prior: float64, shape
+    (classes,). memory: the most bytes that a state depends on. labels: one for each class. aliases: shape
+    (pairs, 2), classes with the same label, the second of which is added to the first.
     """
 
     moves: npt.NDArray[np.uint32]
@@ -225,7 +225,7 @@ def _counted(features: Any) -> Any:
     cache=True,
 )
 def _scores(keys: Any, counts: Any, weights: Any, scale: float, prior: Any) -> Any:
-    """prior + sum of log(1 + count) · weight / scale for each class; zeros where there are no features."""
+    """Prior + sum of log(1 + count) · weight / scale for each class; zeros where there are no features."""
     classes = weights.shape[1]
     groups = np.zeros((_GROUPS, classes), np.int32)
     used = np.zeros(_GROUPS, np.bool_)
@@ -267,7 +267,7 @@ def _scores(keys: Any, counts: Any, weights: Any, scale: float, prior: Any) -> A
     nogil=True,
     cache=True,
 )
-def _probabilities(
+def _probabilities(  # noqa: PLR0917 (numba has no keyword arguments)
     letters: Any,
     moves: Any,
     rows: Any,

@@ -28,7 +28,12 @@ def plain_features(text: str, pack: LanguagePack) -> Features:
 
 
 def plain_spans(
-    text: str, entries: Sequence[str], *, spaceless: bool, whole_words: bool = True
+    text: str,
+    entries: Sequence[str],
+    *,
+    spaceless: bool,
+    runs: Sequence[tuple[int, int]] = (),
+    whole_words: bool = True,
 ) -> list[tuple[int, int]]:
     """The matches of a word list: left to right, the longest that does not cut a word, none overlapping."""
     small = [_small(letter) for letter in text]
@@ -38,7 +43,11 @@ def plain_spans(
     while i < len(text):
         ends = [i + len(entry) for entry in folded if tuple(small[i : i + len(entry)]) == entry]
         if whole_words:
-            ends = [end for end in ends if not _cuts_word(text, i, end, spaceless=spaceless)]
+            ends = [
+                end
+                for end in ends
+                if not _cuts_word(text, i, end, spaceless=spaceless) and not _cuts_run(text, i, end, runs)
+            ]
         if ends:
             found.append((i, max(ends)))
         i = max(ends, default=i + 1)
@@ -59,6 +68,14 @@ def _cuts_word(text: str, first: int, end: int, *, spaceless: bool) -> bool:
 
     left = first > 0 and is_word(first - 1) and is_word(first)
     return left or (end < len(text) and is_word(end - 1) and is_word(end))
+
+
+def _cuts_run(text: str, first: int, end: int, runs: Sequence[tuple[int, int]]) -> bool:
+    def is_inside(place: int) -> bool:
+        return any(low <= ord(text[place]) <= high for low, high in runs)
+
+    left = first > 0 and is_inside(first - 1) and is_inside(first)
+    return left or (end < len(text) and is_inside(end - 1) and is_inside(end))
 
 
 def _share(part: float, whole: float) -> float:
@@ -214,7 +231,9 @@ def _lists(text: str, pack: LanguagePack, language_letters: int) -> Features:
     for name in ("ng", "dating"):
         if name not in pack.lists:
             continue
-        spans = plain_spans(text, pack.lists[name].entries, spaceless=pack.script.spaceless)
+        script = pack.script
+        entries = pack.lists[name].entries
+        spans = plain_spans(text, entries, spaceless=script.spaceless, runs=script.word_runs)
         features["ng_expressions" if name == "ng" else "dating_names"] = len(spans)
         if name == "ng":
             features["ng_share"] = _share(sum(end - first for first, end in spans), language_letters)

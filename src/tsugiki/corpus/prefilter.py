@@ -35,7 +35,8 @@ _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes loo
 _LEGACY_EVIDENCE = 0.4
 _LEGACY_VALID = 50
 _VISIBLE_LETTERS = 2000
-_STOP_WORDS = 3  # different ones
+_STOP_WORDS = 3  # different ones at least,
+_STOP_WORDS_PART = 4  # and a quarter of a long list, some of which are words of other languages too
 _LETTERS_PER_STOP_WORD = 60  # short pages need fewer
 _ESCAPE = b"\x1b"
 _UTF_16 = {b"\xff\xfe": "utf_16_le", b"\xfe\xff": "utf_16_be"}
@@ -156,18 +157,23 @@ def _is_legacy(view: Table, end: int, title: tuple[int, int], table: Table) -> b
 
 
 def _in_script(view: Table, body: bytes, http_charset: str | None, facts: _Facts) -> bool:
-    """Whether enough of the letters that a reader sees in the head belong to the pack's script, and enough
-    of its stop words are among them, which tell the languages of one script apart."""
+    """Whether enough of the letters that a reader sees in the head belong to the pack's script.
+
+    Enough of the pack's stop words must be among them: these tell the languages of one script apart.
+    """
     head = view[:_EVIDENCE_BYTES]
     inside, outside, broken, words = _visible(head, facts)
-    if broken:  # rare: a legacy encoding, and nothing but its letters to go by
+    if broken or _has_escapes(body, _EVIDENCE_BYTES):  # rare: a legacy encoding, and only letters to go by
         decoded = decode(body[:_EVIDENCE_BYTES], http_charset, facts.pack)
         if decoded is None:
             return False
         head = np.frombuffer(decoded.text.encode("utf-8", "replace"), np.uint8)
         inside, outside, _, words = _visible(head, facts)
     least = facts.pack.prefilter.undeclared_share or 0.0
-    enough_words = min(_STOP_WORDS, facts.stop_words.size, inside // _LETTERS_PER_STOP_WORD)
+    known_words = facts.stop_words.size
+    enough_words = min(
+        max(_STOP_WORDS, known_words // _STOP_WORDS_PART), known_words, inside // _LETTERS_PER_STOP_WORD
+    )
     return bool(inside and inside >= least * (inside + outside) and words >= enough_words)
 
 

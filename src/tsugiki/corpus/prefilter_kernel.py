@@ -104,14 +104,14 @@ def _value(head: Any, begin: int, end: int, name: Any) -> int:
         if k == end or head[k] != 61:  # noqa: PLR2004 (=)
             continue
         k += 1
-        while k < end and (_is_space(head[k]) or head[k] == 34 or head[k] == 39):  # noqa: PLR1714, PLR2004
+        while k < end and (_is_space(head[k]) or head[k] == 34 or head[k] == 39):  # noqa: PLR2004
             k += 1
         return k
 
 
 @_kernel(nb.int64(_BYTES, nb.int64), nogil=True, cache=True)
 def _subtag(head: Any, begin: int) -> int:
-    """Two or three letters, lower case, packed into one number as `packed` does; 0 if there are more or less."""
+    """Two or three letters, lower case, packed into one number; 0 if there are more or less."""
     out = np.int64(0)
     k = begin
     while k < head.size and _is_letter(head[k]):
@@ -119,7 +119,7 @@ def _subtag(head: Any, begin: int) -> int:
             return 0
         out = (out << 8) | np.int64(head[k] | 32)
         k += 1
-    return out if k - begin >= 2 else 0  # noqa: PLR2004
+    return int(out) if k - begin >= 2 else 0  # noqa: PLR2004
 
 
 @_kernel(nb.void(_BYTES, nb.int64, nb.int64, nb.int64[::1]), nogil=True, cache=True)
@@ -135,7 +135,7 @@ def _charset(head: Any, value: int, end: int, out: Any) -> None:
 
 
 @_kernel(nb.int64[::1](_BYTES), nogil=True, cache=True)
-def scan_head(head: Any) -> Any:  # noqa: C901, PLR0912 (one pass)
+def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
     """What the markup of the head declares, as numbers and places; -1 or 0 for what is not there.
 
     Reads up to the <body>. Returns what the constants of this module name: the packed primary subtag of
@@ -156,7 +156,11 @@ def scan_head(head: Any) -> Any:  # noqa: C901, PLR0912 (one pass)
             place = end
             if out[CHARSET_BEGIN] < 0 and begin < _CHARSET_BYTES:
                 _charset(head, _value(head, begin, end, _CHARSET), end, out)
-            if out[META_LANG] == 0 and begin < _LANG_BYTES and _find(head, begin, end, _CONTENT_LANGUAGE) >= 0:
+            if (
+                out[META_LANG] == 0
+                and begin < _LANG_BYTES
+                and _find(head, begin, end, _CONTENT_LANGUAGE) >= 0
+            ):
                 value = _value(head, begin, end, _CONTENT)
                 out[META_LANG] = _subtag(head, value) if value >= 0 else 0
         elif _begins(head, place, _TITLE):
@@ -191,7 +195,7 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 
 @_kernel(nb.int64(_BYTES, nb.int64, nb.int64), nogil=True, cache=True)
 def _code_point(head: Any, place: int, end: int) -> int:
-    """The UTF-8 character at `place` as code · 8 + bytes; negative where there is none, 0 where it is cut off."""
+    """The UTF-8 character at `place` as code · 8 + bytes; negative: there is none; 0: it is cut off."""
     lead = np.int64(head[place])
     if lead < 0xC2 or lead > 0xF4:  # noqa: PLR2004
         return -1
@@ -204,7 +208,7 @@ def _code_point(head: Any, place: int, end: int) -> int:
         if byte & 0xC0 != 0x80:  # noqa: PLR2004
             return -1
         code = (code << 6) | (byte & 0x3F)
-    return (code << 3) | length
+    return int((code << 3) | length)
 
 
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.int64), nogil=True, cache=True)
@@ -225,10 +229,16 @@ def _words(head: Any) -> Any:
     return head[: head.size - head.size % 8].view(np.uint64)
 
 
-@_kernel(nb.types.UniTuple(nb.int64, 2)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64), nogil=True, cache=True)
+@_kernel(
+    nb.types.UniTuple(nb.int64, 2)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64),
+    nogil=True,
+    cache=True,
+)
 def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int) -> Any:
-    """How many characters of head[begin:end] are INSIDE by `table` (of the code points up to FFFF), and
-    how many bytes are no UTF-8. Stops at `enough` characters."""
+    """How many characters of head[begin:end] are INSIDE by `table`, and how many bytes are no UTF-8.
+
+    `table` is of the code points up to FFFF. Stops at `enough` characters.
+    """
     words = _words(head)
     hits = 0
     broken = 0
@@ -252,8 +262,9 @@ def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int) -> Any:
 
 @_kernel(nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1]), nogil=True, cache=True)
 def count_legacy(head: Any, begin: int, end: int, table: Any) -> Any:
-    """The same for a legacy encoding, whose `table` has an entry for each pair of bytes (two-byte characters)
-    and then one for each single byte: characters INSIDE, valid ones (INSIDE or OUTSIDE) and invalid bytes.
+    """The same for a legacy encoding: characters INSIDE, valid ones (INSIDE or OUTSIDE) and invalid bytes.
+
+    `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte.
     """
     hits = 0
     valid = 0
@@ -318,7 +329,7 @@ def hash_word(word: Any) -> Any:
 
 
 @_kernel(nb.int64[::1](_BYTES, nb.uint8[::1], nb.uint64[::1], nb.int64), nogil=True, cache=True)
-def count_visible(head: Any, table: Any, words: Any, enough: int) -> Any:
+def count_visible(head: Any, table: Any, words: Any, enough: int) -> Any:  # noqa: C901 (one pass)
     """What a reader sees of the head, tags, comments, scripts and styles left out, up to `enough` letters.
 
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Returns the

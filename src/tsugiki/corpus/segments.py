@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tsugiki.artifacts.files import atomic_path
+from tsugiki.corpus.neardup.survivors import epoch_seconds
 from tsugiki.corpus.neardup.units import write_unit_index
 
 ROWS = 16_384
@@ -40,7 +40,6 @@ PASSED = np.dtype(
         ("score", "<f8"),
     ]
 )
-UNKNOWN_DATE = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,12 @@ class SegmentWriter:
         """Add a document; `signature` only if it passed."""
         if signature is not None:
             name = row["id"]
-            known = (int(name[:16], 16), int(name[16:], 16), epoch_seconds(row["date"]), len(row["text"]))
+            known = (
+                int(name[:16], 16),
+                int(name[16:], 16),
+                int(epoch_seconds([row["date"]])[0]),
+                len(row["text"]),
+            )
             self._passed.append((self._count, *known, score))
             self._signatures.append(signature)
         self._waiting.append(row)
@@ -132,15 +136,3 @@ class SegmentWriter:
 
     def _path(self, suffix: str) -> Path:
         return self._stem.with_name(f"{self._stem.name}-{len(self.segments):05d}{suffix}")
-
-
-def epoch_seconds(date: str | None) -> int:
-    """Seconds since 1970 of a date in ISO 8601 (UTC unless it says otherwise); the least number if unknown."""
-    if not date:
-        return UNKNOWN_DATE
-    try:
-        moment = datetime.fromisoformat(date)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp())
-    except (ValueError, OverflowError):
-        return UNKNOWN_DATE

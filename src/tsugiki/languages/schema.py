@@ -82,6 +82,9 @@ class Script(_Facts):
 
     spaceless: bool = False
     """Whether words are written without spaces between them; word features make no sense then."""
+    word_runs: tuple[CodePoints, ...] = ()
+    """Characters of which a run is a word (katakana): an expression of a list is not found inside of a
+    longer run. Swallow's search has no such bound; LLM-jp's has (corpus.md §2.1, `ignore_confused`)."""
     sentence_terminators: Annotated[str, BeforeValidator(_join_characters)] = Field(min_length=1)
     """Characters that end a sentence, as one text or as a list of single characters."""
     ellipses: tuple[Annotated[str, Field(min_length=1, pattern=r"^\S(.*\S)?$")], ...] = ("…",)

@@ -1,0 +1,500 @@
+"""The quality classifier: features, score, files, training on real pages."""
+
+import csv
+import json
+import math
+import pickle
+import random
+import struct
+import threading
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resiliparse.extract.html2text import extract_plain_text
+
+from tsugiki.corpus.classifier import kernels, metrics
+from tsugiki.corpus.classifier.model import (
+    Calibration,
+    Card,
+    FeatureSettings,
+    LinearClassifier,
+    load_classifier,
+    save_classifier,
+    weights_digest,
+)
+from tsugiki.corpus.classifier.samples import collect, folds, part_sets
+from tsugiki.corpus.classifier.training import TrainingSettings, train
+from tsugiki.corpus.read import Tally, read_warc
+from tsugiki.errors import DataError, DependencyError, InputError
+
+CRAWL = Path(__file__).parents[2] / "examples" / "crawl"
+SMALL = FeatureSettings(bits=16, maximum_characters=3000)
+MASK = (1 << 64) - 1
+
+
+@cache
+def pages():
+    """(host, text) of the Japanese documentation pages in the sample crawl, in their order."""
+    with (CRAWL / "truth.csv").open(encoding="utf-8", newline="") as file:
+        truth = {row["url"]: row for row in csv.DictReader(file)}
+    found = []
+    for path in sorted(CRAWL.glob("*.warc.gz")):
+        for page in read_warc(path, Tally()):
+            row = truth.get(page.url, {})
+            if (row.get("kind"), row.get("language")) == ("page", "ja") and row["encoding"]:
+                html = page.body.decode(row["encoding"], "replace")
+                text = extract_plain_text(html, main_content=True, alt_texts=False)
+                if len(text) >= 300:
+                    found.append((row["host"], text))
+    return found
+
+
+def spam(seed):
+    """Machine-made: pieces of advertising phrases, links and prices, strung together."""
+    rng = random.Random(seed)
+    phrases = (
+        "今すぐクリック",
+        "激安通販",
+        "送料無料",
+        "ランキング1位",
+        "口コミ",
+        "楽天",
+        "お得な情報",
+        "人気商品",
+    )
+    return " ".join(
+        rng.choice(phrases) + rng.choice(("★", "！", " | ", "→")) + str(rng.randint(100, 99999))
+        for _ in range(rng.randint(60, 200))
+    )
+
+
+def trained(positive, negative, settings=None):
+    settings = settings or TrainingSettings(features=SMALL, epochs=3)
+    sets = [
+        collect(texts, settings.features, settings.maximum_documents, Tally())
+        for texts in (positive, negative)
+    ]
+    return train(*sets, settings)
+
+
+@cache
+def hosts_classifier():
+    """Handbooks of desktop programs (gimp, gnucash, mate) against all other Japanese pages."""
+    programs = {"gimp.ja.example", "gnucash.ja.example", "mate.ja.example"}
+    return trained(
+        [text for host, text in pages() if host in programs],
+        [text for host, text in pages() if host not in programs],
+    )
+
+
+def weighted(features=None, seed=1):
+    """A classifier of random weights."""
+    features = features or FeatureSettings(bits=12)
+    weights = np.random.default_rng(seed).standard_normal(1 << features.bits).astype(np.float32)
+    card = Card(
+        features=features,
+        bias=0.25,
+        calibration=Calibration(slope=0.5, offset=-0.125),
+        weights_sha256=weights_digest(weights),
+    )
+    return LinearClassifier(card, weights)
+
+
+# ---- features and score against plain Python ----------------------------------------------------------------
+
+
+def mix(value):
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
+    return value ^ (value >> 31)
+
+
+def plain_buckets(text, first, last, words, bits):
+    base = 0x9E3779B97F4A7C15
+    mixed = [mix((ord(character) + base) & MASK) for character in text]
+    found = []
+    for i in range(len(text)):
+        state = 0
+        for n in range(1, min(last, len(text) - i) + 1):
+            state = (state * base + mixed[i + n - 1]) & MASK
+            if n >= first:
+                found.append((((state + n) * 0xBF58476D1CE4E5B9) & MASK) >> (64 - bits))
+    hashes = []
+    for word in text.split(" ") if words else []:
+        if word:
+            state = 0xD6E8FEB86659FD93
+            for character in word:
+                state = (state * base + mix((ord(character) + base) & MASK)) & MASK
+            hashes.append(mix(state))
+    for k in range(len(hashes)):
+        state = 0xD6E8FEB86659FD93
+        for n in range(1, min(words, len(hashes) - k) + 1):
+            state = (state * base + hashes[k + n - 1]) & MASK
+            found.append(mix((state + n) & MASK) >> (64 - bits))
+    return found
+
+
+def plain_normalised(text):
+    """Digits 0, ASCII lower case, white space one space."""
+    spaces = {*range(0x21), *range(0x7F, 0xA1), *range(0x2000, 0x200C)}
+    spaces |= {0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF}
+    out = []
+    for character in text.encode("utf-32-le", "replace").decode("utf-32-le"):
+        code = ord(character)
+        if code in spaces:
+            out.append(" ")
+        elif character.isascii():
+            out.append("0" if character.isdigit() else character.lower())
+        else:
+            out.append("0" if 0xFF10 <= code <= 0xFF19 else character)
+    return " ".join("".join(out).split(" ")) if False else _collapsed("".join(out))
+
+
+def _collapsed(text):
+    return " ".join(word for word in text.split(" ") if word)
+
+
+TEXTS = st.text(st.sampled_from("aB1９ あ漢\n　é\ud800𠮷"), max_size=40)
+SHAPES = st.builds(
+    lambda first, extra, words: FeatureSettings(characters=(first, first + extra), words=words, bits=12),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+
+
+@given(TEXTS)
+def test_normalised_text_equals_the_plain_definition(text):
+    symbols = FeatureSettings().symbols(text)
+    assert symbols.tobytes().decode("utf-32-le") == plain_normalised(text)
+
+
+@given(TEXTS, SHAPES)
+def test_buckets_and_logit_equal_the_plain_definition(text, features):
+    model = weighted(features)
+    symbols = features.symbols(text)
+    buckets = plain_buckets(symbols.tobytes().decode("utf-32-le"), *features.shape)
+    assert kernels.buckets_of(symbols, features.shape).tolist() == buckets
+    total = sum(float(model.weights[bucket]) * math.sqrt(count) for bucket, count in Counter(buckets).items())
+    expected = 0.25 + total / math.sqrt(max(1, len(buckets)))
+    assert kernels.logit(symbols, model.weights, 0.25, features.shape) == expected
+
+
+@given(st.floats(-60, 60))
+def test_sigmoid_is_within_one_unit_of_the_library(z):
+    assert kernels.sigmoid(z) == pytest.approx(1 / (1 + math.exp(-max(-40.0, min(40.0, z)))), rel=4e-16)
+
+
+def test_score_is_the_same_number_on_every_machine():
+    model = weighted()
+    texts = ["日本語の文書です。", "The quick brown fox 123", "あ" * 500, "a b\nc"]
+    assert [repr(model.score(text)) for text in texts] == GOLDEN_SCORES
+
+
+GOLDEN_SCORES: list = []
+
+
+@pytest.mark.parametrize("text", ["", " \n　", "あ", "\ud800", "\ud800" * 1000, "\0", "a" * 10])
+def test_score_of_degenerate_texts_is_a_probability(text):
+    score = weighted().score(text)
+    assert 0.0 <= score <= 1.0
+    assert (score == 0.0) == (not text.strip(" \n　\0"))
+
+
+def test_score_of_fifty_megabytes_reads_the_beginning_only():
+    model = weighted()
+    text = "大きな文書です。" * 2_100_000
+    begin = time.perf_counter()
+    assert model.score(text) == model.score(text[:10_000])
+    assert time.perf_counter() - begin < 1.0
+
+
+def test_score_from_many_threads_equals_that_from_one():
+    model = weighted()
+    texts = [text for _, text in pages()[:60]]
+    expected = model.scores(texts)
+    found: dict[int, list[float]] = {}
+
+    def work(number):
+        found[number] = model.scores(texts)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[number] == expected for number in range(4))
+
+
+# ---- training -----------------------------------------------------------------------------------------------
+
+
+def test_real_pages_of_some_hosts_are_told_from_those_of_others():
+    found = hosts_classifier()
+    assert found.metrics["auc"]["low"] > 0.95
+    assert found.metrics["f1"]["value"] > 0.9
+    assert found.metrics["precision_at_top_10_percent"]["value"] > 0.95
+    assert found.metrics["calibration_error"]["value"] < 0.1
+    assert found.metrics["losses"] == sorted(found.metrics["losses"], reverse=True)
+    assert found.metrics["folds"]["test"] >= 80
+
+
+def test_real_manuals_are_told_from_machine_made_spam_and_the_ngrams_say_why():
+    found = trained([text for _, text in pages()[:300]], [spam(seed) for seed in range(300)])
+    assert found.metrics["auc"]["low"] > 0.99
+    card = found.classifier.card
+    assert {"円", "送料", "クリ", "激安"} & {gram.ngram[:2] for gram in card.telling_against}
+    assert all(gram.effect > 0 for gram in card.telling_for)
+    assert all(gram.effect < 0 for gram in card.telling_against)
+    assert found.classifier.score(spam(9999)) < 0.1
+    assert found.classifier.score(pages()[400][1]) > 0.9
+
+
+def test_labels_without_meaning_give_an_auc_around_one_half():
+    texts = [text for _, text in pages()]
+    rng = random.Random(11)
+    rng.shuffle(texts)
+    settings = TrainingSettings(features=SMALL, epochs=2, heldout=0.5)
+    found = trained(texts[::2], texts[1::2], settings).metrics["auc"]
+    assert found["low"] < 0.5 < found["high"] or abs(found["value"] - 0.5) < 0.1
+
+
+def test_word_ngrams_are_counted_where_asked(english):
+    rng = random.Random(2)
+    words = [f"w{i}" for i in range(30)]
+    # the same words, another order: only pairs of words tell, characters within words don't
+    forward = [
+        " ".join(w for _ in range(40) for w in ("left", "right", rng.choice(words))) for _ in range(80)
+    ]
+    backward = [
+        " ".join(w for _ in range(40) for w in ("right", "left", rng.choice(words))) for _ in range(80)
+    ]
+    features = FeatureSettings(characters=(1, 1), words=2, bits=16)
+    found = trained(forward, backward, TrainingSettings(features=features, epochs=5))
+    assert found.metrics["auc"]["value"] > 0.99
+    assert "left right" in {gram.ngram for gram in found.classifier.card.telling_for}
+    alone = FeatureSettings(characters=(1, 1), bits=16)
+    assert (
+        trained(forward, backward, TrainingSettings(features=alone, epochs=5)).metrics["auc"]["value"] < 0.8
+    )
+
+
+def test_training_gives_the_same_bytes_whatever_the_order_of_documents(tmp_path):
+    positive, negative = [text for _, text in pages()[:150]], [spam(seed) for seed in range(150)]
+    first = trained(positive, negative)
+    again = trained(positive[::-1], negative[75:] + negative[:75] + negative[:10])
+    for name, found in (("a", first), ("b", again)):
+        save_classifier(found.classifier, found.metrics, tmp_path / name)
+    for file in ("classifier.safetensors", "metrics.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert first.classifier.digest == again.classifier.digest
+    other = trained(positive, negative, TrainingSettings(features=SMALL, epochs=3, seed=1))
+    assert other.classifier.digest != first.classifier.digest
+
+
+def test_sets_lose_doubles_and_documents_that_are_nearly_equal_in_both():
+    good = [text for _, text in pages()[:100]]
+    bad = [spam(seed) for seed in range(100)]
+    near = "前置き。" + good[0] + "後書き。"
+    positive = collect([*good, good[1], "  ", ""], SMALL, 1000, Tally())
+    negative = collect([*bad, near, good[2]], SMALL, 1000, Tally())
+    distinct = len(positive.texts)
+    part_sets(positive, negative)
+    assert (positive.duplicates, positive.empty) == (102 - distinct - 2 + 1, 2)
+    assert positive.overlapping == 2
+    assert negative.overlapping == 2
+    assert len(negative.texts) == len({" ".join(text.split()) for text in bad}) >= 99
+
+
+def test_equal_sets_and_small_sets_are_data_errors():
+    good = [text for _, text in pages()[:80]]
+    with pytest.raises(DataError, match="one set holds all documents of the other"):
+        trained(good, good[::-1])
+    with pytest.raises(DataError, match="49 negative documents are left of 49"):
+        trained(good, [spam(seed) for seed in range(49)])
+    with pytest.raises(DataError, match="0 positive documents"):
+        trained([], good)
+
+
+def test_collect_takes_the_smallest_keys_of_a_large_set_whatever_the_order():
+    texts = [f"document number {'x' * i}" for i in range(100)]
+    first = collect(texts, SMALL, 10, Tally())
+    second = collect(reversed(texts), SMALL, 10, Tally())
+    assert first.texts == second.texts
+    assert len(first.texts) == 10
+    assert first.facts()["digest"] == second.facts()["digest"]
+
+
+def test_folds_part_each_set_by_itself_and_share_nothing():
+    positive = collect([f"good {'x' * i}" for i in range(100)], SMALL, 1000, Tally())
+    negative = collect([f"bad {'y' * i}" for i in range(60)], SMALL, 1000, Tally())
+    parts = folds(positive, negative, 0.2, 7)
+    assert [(int(part.labels.sum()), int((~part.labels).sum())) for part in parts] == [
+        (80, 48),
+        (10, 6),
+        (10, 6),
+    ]
+    texts = [part.text(i).tobytes() for part in parts for i in range(len(part))]
+    assert len(set(texts)) == 160
+
+
+# ---- metrics ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
+def test_auc_equals_a_count_of_all_pairs(rows):
+    scores = np.array([score / 4 for score, _ in rows])
+    labels = np.array([label for _, label in rows])
+    if labels.all() or not labels.any():
+        return
+    pairs = [(a > b) + (a == b) / 2 for a in scores[labels] for b in scores[~labels]]
+    assert metrics.auc(scores, labels) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_metrics_of_small_hand_made_cases():
+    labels = np.array([True, True, False, False])
+    scores = np.array([0.9, 0.4, 0.6, 0.1])
+    assert metrics.auc(scores, labels) == 0.75
+    assert metrics.f1(scores, labels) == 0.5
+    assert metrics.precision_at_top(scores, labels) == 1.0
+    assert metrics.precision_at_top(np.full(4, 0.5), labels) == 0.5
+    assert metrics.calibration_error(np.array([1.0, 1.0, 0.0, 0.0]), labels) == 0.0
+    assert metrics.calibration_error(np.array([0.0, 0.0, 1.0, 1.0]), labels) == 1.0
+
+
+def test_platt_finds_the_slope_and_offset_that_made_the_labels():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 3, 40_000)
+    labels = rng.random(40_000) < 1 / (1 + np.exp(-0.7 * logits))
+    slope, offset = metrics.fit_platt(logits, labels)
+    assert slope == pytest.approx(0.7, abs=0.03)
+    assert offset == pytest.approx(0, abs=0.05)
+    slope, _ = metrics.fit_platt(-logits, labels)
+    assert slope == 1e-6  # upside down: it knows nothing, and never turns scores round
+    assert all(map(math.isfinite, metrics.fit_platt(np.zeros(10), np.arange(10) < 5)))
+
+
+# ---- files --------------------------------------------------------------------------------------------------
+
+
+def test_saved_classifier_loads_with_the_same_scores_and_digest(tmp_path):
+    model = weighted(FeatureSettings(bits=14, words=1))
+    save_classifier(model, {"auc": 1}, tmp_path / "model")
+    texts = [text for _, text in pages()[:20]]
+    for path in (tmp_path / "model", tmp_path / "model" / "classifier.json"):
+        loaded = load_classifier(path)
+        assert [loaded.score(text) for text in texts] == model.scores(texts)
+        assert loaded.digest == model.digest
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert copied.scores(texts) == model.scores(texts)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", "holds no classifier"),
+        ("no json", "not valid JSON"),
+        ("field", "extra"),
+        ("slope", "slope"),
+        ("no weights", "can't be read"),
+        ("cut weights", "can't be read"),
+        ("other weights", "does not belong"),
+        ("shape", "where float32"),
+        ("characters", "shortest <= longest"),
+    ],
+)
+def test_damaged_files_are_input_errors_that_name_the_fault(tmp_path, damage, message):
+    from safetensors.numpy import save_file
+
+    save_classifier(weighted(), {}, tmp_path)
+    card, weights = tmp_path / "classifier.json", tmp_path / "classifier.safetensors"
+    data = json.loads(card.read_text())
+    if damage == "missing":
+        card.unlink()
+    elif damage == "no json":
+        card.write_text("{")
+    elif damage == "field":
+        card.write_text(json.dumps({**data, "extra": 1}))
+    elif damage == "slope":
+        card.write_text(json.dumps({**data, "calibration": {"slope": -1, "offset": 0}}))
+    elif damage == "characters":
+        data["features"]["characters"] = [4, 2]
+        card.write_text(json.dumps(data))
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "other weights":
+        save_file({"weights": np.zeros(1 << 12, np.float32)}, weights)
+    else:
+        save_file({"weights": np.zeros(10, np.float32)}, weights)
+    with pytest.raises(InputError, match=message):
+        load_classifier(tmp_path)
+
+
+# ---- fastText -----------------------------------------------------------------------------------------------
+
+
+def fasttext_model(path, labels):
+    """A supervised model by hand (fastText's format, version 12): dimension 2, words `good` and `bad`.
+
+    The first half of the labels answers to `good`, the second to `bad`.
+    """
+    words = ["good", "bad"]
+    entries = [*((word, 0) for word in words), *((f"__label__{label}", 1) for label in labels)]
+    out = struct.pack("<ii", 793712314, 12)
+    out += struct.pack("<12id", 2, 5, 5, 1, 5, 1, 3, 3, 0, 0, 0, 100, 1e-4)  # softmax, supervised, no buckets
+    out += struct.pack("<iiiqq", len(entries), len(words), len(labels), 10, -1)
+    for word, kind in entries:
+        out += word.encode() + b"\0" + struct.pack("<qb", 5, kind)
+    out += struct.pack("<?qq", False, 2, 2) + struct.pack("<4f", 1, 0, 0, 1)
+    rows = [(2.0, 0.0) if place < len(labels) / 2 else (0.0, 2.0) for place in range(len(labels))]
+    out += struct.pack("<?qq", False, len(labels), 2) + b"".join(struct.pack("<2f", *row) for row in rows)
+    path.write_bytes(out)
+    return path
+
+
+def test_fasttext_model_scores_the_expected_value_of_its_labels(tmp_path):
+    pytest.importorskip("fasttext")
+    two = load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["__label__wiki"])
+    share = math.exp(2) / (math.exp(2) + 1)
+    assert two.score("good\ngood") == pytest.approx(share, abs=1e-4)
+    assert two.score("bad") == pytest.approx(1 - share, abs=1e-4)
+    assert two.score("good bad") == pytest.approx(0.5, abs=1e-4)
+    assert two.score("") == 0.0
+    assert 0 <= two.score("\ud800 unknown \0") <= 1
+    numbered = load_classifier(fasttext_model(tmp_path / "four.bin", ["3", "2", "1", "0"]))
+    assert numbered.score("good") == pytest.approx((share * 5 + (1 - share)) / 6, abs=1e-4)
+    copied = pickle.loads(pickle.dumps(two))  # noqa: S301
+    assert (copied.digest, copied.score("good")) == (two.digest, two.score("good"))
+    other = load_classifier(tmp_path / "two.bin", ["web"])
+    assert other.digest != two.digest
+    assert other.score("good") == pytest.approx(1 - share, abs=1e-4)
+
+
+def test_fasttext_labels_that_say_nothing_are_asked_for(tmp_path):
+    pytest.importorskip("fasttext")
+    path = fasttext_model(tmp_path / "two.bin", ["wiki", "web"])
+    with pytest.raises(InputError, match="which labels") as error:
+        load_classifier(path)
+    assert "positive" in error.value.hint
+    with pytest.raises(InputError, match='no label "wikipedia"'):
+        load_classifier(path, ["wikipedia"])
+
+
+def test_fasttext_without_the_library_and_foreign_files_give_clear_errors(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "fasttext", None)
+    with pytest.raises(DependencyError, match="fastText library") as error:
+        load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["wiki"])
+    assert "pip install" in error.value.hint
+    (tmp_path / "noise.ftz").write_bytes(b"noise")
+    with pytest.raises(InputError, match="is no fastText model"):
+        load_classifier(tmp_path / "noise.ftz")
+    with pytest.raises(InputError, match="can't be read"):
+        load_classifier(tmp_path / "gone.bin")
