@@ -22,6 +22,7 @@ from tsugiki.workflow.tables import type_name
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS)
+BELOW = {"corpus": ("select", "sweep", "show", "export", "train-classifier")}
 NOTE = "<!-- Made by scripts/make_docs.py from the code; edit the code, then `make docs`. -->\n"
 
 
@@ -29,7 +30,8 @@ def cli_page() -> str:
     """The help text of the program and of every verb, as a terminal of 100 columns shows it."""
     parts = [NOTE, "# Commands\n", "```text", _help([]), "```\n"]
     for verb in VERBS:
-        parts += [f"## tsugiki {verb}\n", "```text", _help([verb]), "```\n"]
+        for words in ([verb], *([verb, name] for name in BELOW.get(verb, ()))):
+            parts += [f"## tsugiki {' '.join(words)}\n", "```text", _help(words), "```\n"]
     return "\n".join(parts)
 
 

@@ -74,7 +74,11 @@ def test_host_whose_pages_hold_expressions_is_blocked_with_a_sample(tmp_path, wr
 
 
 def test_cluster_whose_best_lies_on_a_blocked_host_keeps_the_next(tmp_path, warc, page, japanese):
-    texts = [japanese(1), japanese(1).replace("です。", "です！", 1), japanese(2).replace("です。", "エッチです。", 1)]
+    texts = [
+        japanese(1),
+        japanese(1).replace("です。", "です！", 1),
+        japanese(2).replace("です。", "エッチです。", 1),
+    ]
     hosts, dates = ("good.jp", "bad.jp", "bad.jp"), ("2025", "2026", "2026")
     records = [
         warc.record(page(text), url=f"http://{host}/{i}", date=f"{date}-01-01T00:00:00Z")

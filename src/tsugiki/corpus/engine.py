@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ Job = Mapping[str, Any]
 SMALL_DOCUMENTS = 200_000
 """Up to so many documents, what comes after the units takes less time than starting processes."""
 Task = Callable[[Any], dict[str, Any]]
+
+
+_REACH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,21 @@ def _connect(engine: Engine) -> None:
         if engine.ray_address is None:
             own = {"num_cpus": engine.workers, "include_dashboard": False}
         try:
+            _reach(engine.ray_address)
             ray.init(address=engine.ray_address, log_to_driver=False, configure_logging=False, **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise StageError(
                 f"no Ray cluster answers at {engine.ray_address or 'this machine'}: {error}",
                 hint="start one with `ray start --head`, and name its address: ray_address: auto",
             ) from error
     daft.set_runner_ray(noop_if_initialized=True)
+
+
+def _reach(address: str | None) -> None:
+    """Raise OSError where nobody listens at `host:port`: Ray itself would go on asking for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
 
 
 def _reported(task: Task, given: str) -> str:
