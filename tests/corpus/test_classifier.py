@@ -106,7 +106,7 @@ def weighted(features=None, seed=1):
     return LinearClassifier(card, weights)
 
 
-# ---- features and score against plain Python ----------------------------------------------------------------  # noqa: E501
+# ---- features and score against plain Python --------------------------------------------------------------
 
 
 def mix(value):
@@ -237,7 +237,7 @@ def test_score_from_many_threads_equals_that_from_one():
     assert all(found[number] == expected for number in range(4))
 
 
-# ---- training -----------------------------------------------------------------------------------------------  # noqa: E501
+# ---- training ---------------------------------------------------------------------------------------------
 
 
 def test_real_pages_of_some_hosts_are_told_from_those_of_others():
@@ -351,7 +351,7 @@ def test_folds_part_each_set_by_itself_and_share_nothing():
     assert len(set(texts)) == 160
 
 
-# ---- metrics ------------------------------------------------------------------------------------------------  # noqa: E501
+# ---- metrics ----------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
@@ -387,7 +387,7 @@ def test_platt_finds_the_slope_and_offset_that_made_the_labels():
     assert all(map(math.isfinite, metrics.fit_platt(np.zeros(10), np.arange(10) < 5)))
 
 
-# ---- files --------------------------------------------------------------------------------------------------  # noqa: E501
+# ---- files ------------------------------------------------------------------------------------------------
 
 
 def test_saved_classifier_loads_with_the_same_scores_and_digest(tmp_path):
@@ -445,7 +445,7 @@ def test_damaged_files_are_input_errors_that_name_the_fault(tmp_path, damage, me
         load_classifier(tmp_path)
 
 
-# ---- fastText -----------------------------------------------------------------------------------------------  # noqa: E501
+# ---- fastText ---------------------------------------------------------------------------------------------
 
 
 def fasttext_model(path, labels):
