@@ -93,10 +93,11 @@ def hosts_classifier():
     )
 
 
-def weighted(features=None, seed=1):
-    """A classifier of random weights."""
+def weighted(features=None):
+    """A classifier of arbitrary weights from -2 to 2, the same with every release of numpy."""
     features = features or FeatureSettings(bits=12)
-    weights = np.random.default_rng(seed).standard_normal(1 << features.bits).astype(np.float32)
+    numbers = np.arange(1 << features.bits, dtype=np.int64)
+    weights = ((numbers * 2654435761 % 4001 - 2000) / 1000).astype(np.float32)
     card = Card(
         features=features,
         bias=0.25,
@@ -153,11 +154,7 @@ def plain_normalised(text):
             out.append("0" if character.isdigit() else character.lower())
         else:
             out.append("0" if 0xFF10 <= code <= 0xFF19 else character)
-    return " ".join("".join(out).split(" ")) if False else _collapsed("".join(out))
-
-
-def _collapsed(text):
-    return " ".join(word for word in text.split(" ") if word)
+    return " ".join(word for word in "".join(out).split(" ") if word)
 
 
 TEXTS = st.text(st.sampled_from("aB1９ あ漢\n　é\ud800𠮷"), max_size=40)
@@ -194,15 +191,8 @@ def test_sigmoid_is_within_one_unit_of_the_library(z):
 def test_score_is_the_same_number_on_every_machine():
     model = weighted()
     texts = ["日本語の文書です。", "The quick brown fox 123", "あ" * 500, "a b\nc"]
-    assert [repr(model.score(text)) for text in texts] == GOLDEN_SCORES
-
-
-GOLDEN_SCORES = [
-    "0.364038636738325",
-    "0.4960132349973612",
-    "0.4268743215184414",
-    "0.6670042474301312",
-]
+    golden = [0.4640493845639773, 0.5051251112746903, 0.5076533228596753, 0.6069648757246942]
+    assert model.scores(texts) == golden
 
 
 @pytest.mark.parametrize("text", ["", " \n　", "あ", "\ud800", "\ud800" * 1000, "\0", "a" * 10])
@@ -269,7 +259,7 @@ def test_labels_without_meaning_give_an_auc_around_one_half():
     rng.shuffle(texts)
     settings = TrainingSettings(features=SMALL, epochs=2, heldout=0.5)
     found = trained(texts[::2], texts[1::2], settings).metrics["auc"]
-    assert found["low"] < 0.5 < found["high"] or abs(found["value"] - 0.5) < 0.1
+    assert found["value"] == pytest.approx(0.5, abs=0.12)
 
 
 def test_word_ngrams_are_counted_where_asked(english):
@@ -306,17 +296,24 @@ def test_training_gives_the_same_bytes_whatever_the_order_of_documents(tmp_path)
 
 
 def test_sets_lose_doubles_and_documents_that_are_nearly_equal_in_both():
-    good = [text for _, text in pages()[:100]]
+    good = list(dict.fromkeys(text for _, text in pages()))[:100]
     bad = [spam(seed) for seed in range(100)]
     near = "前置き。" + good[0] + "後書き。"
-    positive = collect([*good, good[1], "  ", ""], SMALL, 1000, Tally())
+    positive = collect([*good, good[1].replace("\n", "  "), "  ", ""], SMALL, 1000, Tally())
     negative = collect([*bad, near, good[2]], SMALL, 1000, Tally())
-    distinct = len(positive.texts)
+    assert (len(positive.texts), positive.duplicates, positive.empty) == (100, 1, 2)
     part_sets(positive, negative)
-    assert (positive.duplicates, positive.empty) == (102 - distinct - 2 + 1, 2)
-    assert positive.overlapping == 2
-    assert negative.overlapping == 2
-    assert len(negative.texts) == len({" ".join(text.split()) for text in bad}) >= 99
+    assert (len(positive.texts), positive.overlapping) == (98, 2)
+    assert (len(negative.texts), negative.overlapping) == (100, 2)
+    assert positive.facts() | {"digest": ""} == {
+        "documents": 98,
+        "read": 103,
+        "duplicates": 1,
+        "empty": 2,
+        "overlapping": 2,
+        "unreadable": 0,
+        "digest": "",
+    }
 
 
 def test_equal_sets_and_small_sets_are_data_errors():
@@ -448,7 +445,7 @@ def test_damaged_files_are_input_errors_that_name_the_fault(tmp_path, damage, me
 # ---- fastText ---------------------------------------------------------------------------------------------
 
 
-def fasttext_model(path, labels):
+def fasttext_model(path, labels, model=3):
     """A supervised model by hand (fastText's format, version 12): dimension 2, words `good` and `bad`.
 
     The first half of the labels answers to `good`, the second to `bad`.
@@ -456,7 +453,7 @@ def fasttext_model(path, labels):
     words = ["good", "bad"]
     entries = [*((word, 0) for word in words), *((f"__label__{label}", 1) for label in labels)]
     out = struct.pack("<ii", 793712314, 12)
-    out += struct.pack("<12id", 2, 5, 5, 1, 5, 1, 3, 3, 0, 0, 0, 100, 1e-4)  # softmax, supervised, no buckets
+    out += struct.pack("<12id", 2, 5, 5, 1, 5, 1, 3, model, 0, 0, 0, 100, 1e-4)  # softmax, no buckets
     out += struct.pack("<iiiqq", len(entries), len(words), len(labels), 10, -1)
     for word, kind in entries:
         out += word.encode() + b"\0" + struct.pack("<qb", 5, kind)
@@ -500,8 +497,12 @@ def test_fasttext_without_the_library_and_foreign_files_give_clear_errors(tmp_pa
     with pytest.raises(DependencyError, match="fastText library") as error:
         load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["wiki"])
     assert "pip install" in error.value.hint
-    (tmp_path / "noise.ftz").write_bytes(b"noise")
-    with pytest.raises(InputError, match="is no fastText model"):
-        load_classifier(tmp_path / "noise.ftz")
+    good = (tmp_path / "two.bin").read_bytes()
+    for content in (b"", b"noise", b"noise" * 100, good[:50], good[:110], good[:130]):
+        (tmp_path / "noise.ftz").write_bytes(content)
+        with pytest.raises(InputError, match="is no fastText model"):
+            load_classifier(tmp_path / "noise.ftz")
+    with pytest.raises(InputError, match="not a supervised model"):
+        load_classifier(fasttext_model(tmp_path / "vectors.bin", ["wiki", "web"], model=1))
     with pytest.raises(InputError, match="can't be read"):
         load_classifier(tmp_path / "gone.bin")

@@ -104,6 +104,9 @@ class QualityModel(BaseModel):
     model_config = _FACTS
     model: str = Field(description="Directory of `tsugiki corpus train-classifier`, or a fastText file.")
     minimum: float | None = Field(default=None, ge=0, le=1, description="Reject documents below this score.")
+    positive: tuple[str, ...] = Field(
+        default=(), description="Of a fastText model whose labels are no numbers: those of good documents."
+    )
 
 
 class Expected(BaseModel):

@@ -89,7 +89,7 @@ def open_toolbox(config: Config, resources: Resources) -> Toolbox:
         cleaning=options,
         urls=UrlFilter(tuple(pack.hosts.excluded), lists),
         contamination=_contamination(config, resources, pack),
-        classifier=load_classifier(Path(resources.classifier)) if resources.classifier else None,
+        classifier=_classifier(config, resources),
     )
 
 
@@ -103,6 +103,12 @@ def toolbox_of(job: str) -> Toolbox:
 def save_host_lists(paths: Sequence[Path], categories: Sequence[str] | None, target: Path) -> None:
     """Read block lists once, and save them for the workers. Raises InputError for what can't be read."""
     HostLists.from_paths(paths, categories).save(target)
+
+
+def _classifier(config: Config, resources: Resources) -> Classifier | None:
+    if config.classifier is None or resources.classifier is None:
+        return None
+    return load_classifier(Path(resources.classifier), config.classifier.positive)
 
 
 def _contamination(config: Config, resources: Resources, pack: LanguagePack) -> Contamination | None:

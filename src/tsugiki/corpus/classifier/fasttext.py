@@ -7,6 +7,8 @@ trained here. The library is C++ code that trusts its file: load models from sou
 from __future__ import annotations
 
 import hashlib
+import mmap
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ from tsugiki.errors import DependencyError, InputError
 
 _PREFIX = "__label__"
 _MAGIC = (793712314).to_bytes(4, "little")  # fastText's FASTTEXT_FILEFORMAT_MAGIC_INT32
+_HEAD = struct.Struct("<2i12id3i2q")
+"""Magic and version; 12 settings and the sampling threshold; entries, words and labels of the dictionary."""
+_KIND = 9  # place of the setting `model` in it
+_SUPERVISED = 3
+_ENTRY_BYTES = 10  # of a dictionary entry, from the zero byte behind its name on
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +47,8 @@ class FastTextClassifier:
         labels, and where the labels don't say by themselves which are good.
         """
         digest = file_digest(path)
-        with path.open("rb") as file:
-            if file.read(4) != _MAGIC:
-                raise InputError(
-                    f"{path} is no fastText model", hint="expected: a supervised .bin or .ftz model"
-                )
+        labels = [label.removeprefix(_PREFIX) for label in _labels(path)]
         model = _library(path)
-        labels = [label.removeprefix(_PREFIX) for label in _labels(model, path)]
         values = _values(labels, [label.removeprefix(_PREFIX) for label in positive], path)
         told = repr(sorted(values.items()))
         return cls(path, values, hashlib.sha256((digest + told).encode()).hexdigest(), model)
@@ -79,14 +81,33 @@ def _library(path: Path) -> Any:
         raise InputError(f"{path} can't be loaded: {error}", hint="fetch the model again") from error
 
 
-def _labels(model: Any, path: Path) -> list[str]:
-    """All labels: those that any text is given with a threshold of 0."""
-    try:
-        return sorted(label for _, label in model.f.predict("a\n", -1, 0.0, "strict"))
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} has no labels: it is not a supervised model ({error})", hint="use a classifier"
-        ) from error
+def _labels(path: Path) -> list[str]:
+    """The labels of a supervised model, sorted, from the dictionary at the beginning of its file.
+
+    The library itself tells them only where a text holds a word that it knows. The layout is that of
+    fastText's Dictionary::save: each entry is its name, a zero byte, a count (8 bytes) and its type (1 byte).
+    """
+    foreign = InputError(f"{path} is no fastText model", hint="expected: a supervised .bin or .ftz model")
+    with path.open("rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(_MAGIC):
+            raise foreign
+        facts = _HEAD.unpack(head)
+        kind, (entries, _, labels) = facts[_KIND], facts[-5:-2]
+        if kind != _SUPERVISED:
+            raise InputError(f"{path} is not a supervised model: it has no labels", hint="use a classifier")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            place, found = _HEAD.size, []
+            for _ in range(entries):
+                end = data.find(b"\0", place)
+                if end < 0 or end + _ENTRY_BYTES > len(data):
+                    raise foreign
+                if data[end + _ENTRY_BYTES - 1]:
+                    found.append(data[place:end].decode("utf-8", "replace"))
+                place = end + _ENTRY_BYTES
+    if len(found) != labels:
+        raise foreign
+    return sorted(found)
 
 
 def _values(labels: Sequence[str], positive: Sequence[str], path: Path) -> dict[str, float]:
