@@ -63,12 +63,9 @@ def edges_task(job: dict[str, Any]) -> dict[str, Any]:
     stored = stored_at(job["segments"])
     units, band, target = stored.units, job["band"], Path(job["target"])
     scheme = Scheme(*job["scheme"])
-    if not target.exists():
-        band_edges(
-            *(units, scheme.bands, band, target),
-            partners=job["partners"],
-            memory_bytes=job["memory_bytes"],
-        )
+    band_edges(
+        *(units, scheme.bands, band, target), partners=job["partners"], memory_bytes=job["memory_bytes"]
+    )
     first = stored.count
     for number, directory in enumerate(job["older"]):
         place = Path(directory) / INDEX

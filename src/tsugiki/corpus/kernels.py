@@ -229,19 +229,3 @@ def intersection_size(left: UInt64s, right: UInt64s) -> int:
         else:
             j += 1
     return common
-
-
-@_kernel("int64[::1](uint64[::1], uint64[::1], int32[::1], int64)", nogil=True, cache=True)
-def overlaps(query: UInt64s, values: UInt64s, owners: npt.NDArray[np.int32], documents: int) -> Int64s:
-    """How many members of the set `query` each document holds, by an inverted index.
-
-    values: all documents' members, sorted; owners: the document of each. Both of the same length.
-    """
-    out = np.zeros(documents, np.int64)
-    starts = np.searchsorted(values, query)
-    for i in range(query.size):
-        j = starts[i]
-        while j < values.size and values[j] == query[i]:
-            out[owners[j]] += 1
-            j += 1
-    return out

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts, Inputs, Outcome, Workspace
 from tsugiki.artifacts.identity import identity_of
-from tsugiki.corpus.config import Config, pack_identity
+from tsugiki.corpus.config import Config
 from tsugiki.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def _make_units(
 
     directory = out.work / "units"
     directory.mkdir(exist_ok=True)
-    pack = pack_identity(config.language, config.language_packs)
-    version = identity_of({"config": config.identity_payload(), "code_version": CODE_VERSION, "pack": pack})
+    version = identity_of({"config": config.identity_payload(), "code_version": CODE_VERSION})
     units = [directory / _digest(f"{version}\n{file.key}") for file in files]
     shared: dict[str, Any] = {
         "config": config.model_dump(mode="json"),

@@ -13,26 +13,19 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from tsugiki.corpus.kernels import _mix
+
 UInt8s = npt.NDArray[np.uint8]
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 _NEWLINE, _SPACE, _HASH, _DOT, _DASH, _LOW_LINE = 10, 32, 35, 46, 45, 95
 _ZERO, _NINE, _UPPER_A, _UPPER_Z, _LOWER_A, _LOWER_Z = 48, 57, 65, 90, 97, 122
 _SEPARATORS = (47, 63, 35, 38, 59)  # / ? # & ;
 
 _kernel: Any = nb.njit
-
-
-@_kernel("uint64(uint64)", inline="always", cache=True)
-def _mix(value: Any) -> Any:
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    return value ^ (value >> np.uint64(31))
 
 
 @_kernel("uint64(uint8[::1], int64, int64)", nogil=True, cache=True)
