@@ -10,6 +10,7 @@ world.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -28,6 +29,9 @@ KEPT = "documents"
 REJECTED = "rejected"
 TRAIN = "train"
 HELD_OUT = "heldout"
+
+_GROUP_ROWS = 2048
+_GROUP_BYTES = 32 << 20
 
 BASE_FIELDS = (
     pa.field("id", pa.string(), nullable=False),
@@ -57,7 +61,34 @@ def documents_schema(features: Mapping[str, pa.DataType]) -> pa.Schema:
 def write_documents(path: Path, table: pa.Table) -> None:
     """Write one Parquet part atomically; the same table gives the same bytes."""
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd", row_group_size=2048, store_schema=True)
+        pq.write_table(table, partial, compression="zstd", row_group_size=_GROUP_ROWS)
+
+
+def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write one Parquet part of several tables (at least one) atomically, a row group in memory at a time.
+
+    A row group is closed by the table with which it reaches `_GROUP_ROWS` rows or `_GROUP_BYTES`.
+    """
+    with atomic_path(path) as partial, contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in _grouped(tables):
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(partial, table.schema, compression="zstd"))
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        size += table.nbytes
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def document_files(directory: Path, part: str = KEPT) -> list[Path]:

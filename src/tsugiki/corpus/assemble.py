@@ -23,7 +23,6 @@ from tsugiki.corpus.facts import Found, facts_of
 from tsugiki.corpus.heldout import Split, hold_out
 from tsugiki.corpus.histograms import Histograms
 from tsugiki.corpus.host_filter import HOSTS_FILE, HostVerdict, host_facts, judge_hosts, rules_of_hosts
-from tsugiki.corpus.minhash import shingles
 from tsugiki.corpus.neardup.survivors import (
     FINEWEB2_WEIGHTS,
     Clusters,
@@ -61,7 +60,6 @@ def assemble(material: Material, out: Workspace) -> Outcome:
     stored = Stored.of(material.segments)
     material = replace(material, engine=material.engine.for_documents(stored.count))
     parameters = Parameters(config.near_duplicates, material.older, out.work / "clusters", config.memory)
-    shutil.rmtree(parameters.work / "edges", ignore_errors=True)
     index = out.root / INDEX if config.near_duplicates.index else None
     grouped = find_clusters(
         stored, parameters, material.engine, index, _progress(out, "near-duplicates", "bands")
@@ -146,8 +144,8 @@ def _split(
         wanted = min(wanted, config.heldout_max_documents)
     ngram = config.near_duplicates.ngram
 
-    def shingles_of(indices: Int64s | None) -> Iterable[npt.NDArray[np.uint64]]:
-        return (shingles(text, ngram) for text in stored.texts(kept if indices is None else kept[indices]))
+    def shingles_of(indices: Int64s) -> Iterable[npt.NDArray[np.uint64]]:
+        return stored.shingles(kept[indices], ngram)
 
     return hold_out(
         *(stored.units, kept, columns.id, shingles_of, out.work / "clusters" / "split"),
@@ -156,6 +154,7 @@ def _split(
         threshold=config.heldout_similarity,
         seed=config.seed,
         memory_bytes=config.memory,
+        threads=material.engine.workers,
     )
 
 

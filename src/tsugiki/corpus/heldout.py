@@ -6,15 +6,16 @@ estimate their similarity. Then every held-out document is compared exactly, n-g
 training documents; a pair that the estimate missed joins its groups and the choice is made again, until none
 is left.
 
-Only the held-out documents' n-grams are in memory: signatures and ids are memory maps, groups lie in work
-files, the training documents stream past.
+Signatures and ids are memory maps, groups lie in work files, the held-out documents' n-grams are indexed in
+portions, and the training documents stream past in several threads (what is slow runs without Python's lock).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,14 @@ LOOSE_ROWS = 5
 _ROUNDS = 20
 _BANDS_AT_A_TIME = 40  # loose keys on disk: 320 bytes a document, as many as Swallow's own 40 bands
 _BLOCK_DOCUMENTS = 4096
+_NGRAM_BYTES = 40  # of an indexed n-gram: hash, owner, order, start, and copies while it is made
 _GROUP_BYTES = 48  # of a group that is being sorted: hash, root, order, and copies
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
-Shingles = Callable[[Int64s | None], Iterable[UInt64s]]
-"""Gives the sorted n-gram hashes (`minhash.shingles`) of the kept documents with these ascending indices, or
-of all of them (None), one after another.
+Shingles = Callable[[Int64s], Iterable[UInt64s]]
+"""Gives the sorted n-gram hashes (`minhash.shingles`) of the kept documents with these ascending indices, one
+after another; called from several threads.
 """
 
 
@@ -82,13 +84,14 @@ def hold_out(
     threshold: float,
     seed: int,
     memory_bytes: int = MEMORY_BYTES,
+    threads: int = 1,
 ) -> Split:
     """Hold out about `wanted` of the kept documents, in whole groups.
 
     units: with their signatures of `hashes` hashes. kept: ascending document numbers
     (`survivors.kept_documents`). ids: of *all* documents, shape (documents, 2), as `survivors.id_words`.
-    scratch: a directory for work files, which are removed. memory_bytes: besides the held-out n-grams.
-    Neither the order of the documents nor the number of units or workers matters. Raises StageError where no
+    scratch: a directory for work files, which are removed. memory_bytes: about what is used besides.
+    Neither the order of the documents nor the number of units or threads matters. Raises StageError where no
     group is small enough to be held out, or where the proof can't be brought.
     """
     scratch.mkdir(parents=True, exist_ok=True)
@@ -102,8 +105,13 @@ def hold_out(
             )
             if not groups.chosen.size:
                 raise _no_group(groups, kept.size, wanted, threshold)
-            nearest = _nearest(groups.chosen, kept.size, shingles_of, threshold, components)
-            if not nearest.alike:
+            nearest = _nearest(
+                *(groups.chosen, kept.size, shingles_of, threshold),
+                memory_bytes=memory_bytes,
+                threads=threads,
+            )
+            components.union(nearest.alike)
+            if not nearest.alike.size:
                 return Split(
                     groups.chosen,
                     groups.count,
@@ -133,18 +141,28 @@ def _join_alike(
     rows = min(LOOSE_ROWS, hashes)
     pairs_at_once = max(64, memory_bytes // (2 * 4 * hashes))
     edges = scratch / "loose.pairs"
+    waiting: list[Int64s] = []
+
+    def settle() -> None:
+        # most pairs come in many bands; those joined already change nothing
+        pairs = np.unique(np.concatenate(waiting), axis=0)
+        waiting.clear()
+        new = pairs[components.apart(pairs)]
+        components.union(new[_agreement(units, kept, new, hashes) / hashes >= threshold])
+
     for first in range(0, hashes // rows, _BANDS_AT_A_TIME):
         last = min(first + _BANDS_AT_A_TIME, hashes // rows)
         loose = _write_loose_keys(units, kept, scratch, hashes=hashes, rows=rows, bands=(first, last))
         for band in range(last - first):
             band_edges(loose, last - first, band, edges, memory_bytes=memory_bytes)
             for pairs in read_pairs(edges, pairs_at_once):
-                # those joined already change nothing, and most pairs come in many bands
-                new = pairs[components.apart(pairs)]
-                agreeing = _agreement(units, kept, new, hashes) / hashes >= threshold
-                components.union(new[agreeing])
+                if sum(map(len, waiting)) + len(pairs) > pairs_at_once:
+                    settle()
+                waiting.append(pairs)
         for unit in loose:
             file_of(unit.stem, BANDS).unlink()
+    if waiting:
+        settle()
     edges.unlink(missing_ok=True)
 
 
@@ -288,48 +306,116 @@ def _no_group(groups: _Groups, documents: int, wanted: int, threshold: float) ->
 
 @dataclass(frozen=True)
 class _Nearest:
+    """One value a held-out document; and the pairs (held out, training) that are alike, shape (pairs, 2)."""
+
     similarity: npt.NDArray[np.float64]
     containment: npt.NDArray[np.float64]
-    alike: int
+    alike: Int64s
 
 
 def _nearest(
-    held_out: Int64s, documents: int, shingles_of: Shingles, threshold: float, components: Components
+    held_out: Int64s,
+    documents: int,
+    shingles_of: Shingles,
+    threshold: float,
+    *,
+    memory_bytes: int,
+    threads: int,
 ) -> _Nearest:
     """Compare exactly: an inverted index of the held-out documents' n-grams, every other one as a query.
 
-    Pairs that are alike are joined at once; `alike` counts them. Raises StageError where the texts are not as
-    many as the documents.
+    Where the index would not fit, one index after another, and the queries anew for each. Raises StageError
+    where the texts are not as many as the documents.
     """
-    sets = list(shingles_of(held_out))
-    if len(sets) != held_out.size:
-        raise _wrong_number(len(sets), held_out.size)
-    sizes = np.array([one.size for one in sets], np.int64)
-    values = np.concatenate(sets)
-    order = np.argsort(values, kind="stable")
-    values, owners = values[order], np.repeat(np.arange(len(sets), dtype=np.int32), sizes)[order]
-    bits = max(1, values.size.bit_length() - 1)
-    shift = np.uint64(64 - bits)
-    starts = heldout_kernels.bucket_starts(values, shift, 1 << bits)
-    counts, alike = np.zeros((2, len(sets)), np.int64)
-    touched = np.zeros(len(sets), np.int32)
-    similarity, containment = np.zeros((2, len(sets)))
-    total = seen = 0
-    held = set(held_out.tolist())
-    for seen, query in enumerate(shingles_of(None), start=1):
-        if seen - 1 in held:
-            continue
-        found = heldout_kernels.compare_with_held_out(
-            *(query, values, owners, starts, shift, sizes, threshold),
-            *(counts, touched, similarity, containment, alike),
-        )
-        if found:
-            train = np.full(found, seen - 1)
-            components.union(np.stack([held_out[alike[:found]], train], axis=1))
-            total += found
-    if seen != documents:
-        raise _wrong_number(seen, documents)
-    return _Nearest(similarity, containment, total)
+    held = np.zeros(documents, np.bool_)
+    held[held_out] = True
+    parts = [
+        _nearest_of(index, held_out[place], held, shingles_of, threads)
+        for place, index in _indexes(held_out, shingles_of, threshold, memory_bytes)
+    ]
+    return _Nearest(*(np.concatenate(fields) for fields in zip(*map(astuple, parts), strict=True)))
+
+
+def _indexes(
+    held_out: Int64s, shingles_of: Shingles, threshold: float, memory_bytes: int
+) -> Iterator[tuple[slice, _Index]]:
+    waiting: list[UInt64s] = []
+    start = size = 0
+    for place, one in enumerate(_sets(shingles_of, held_out)):
+        if waiting and (size + one.size) * _NGRAM_BYTES > memory_bytes:
+            yield slice(start, place), _Index.of(waiting, threshold)
+            waiting, start, size = [], place, 0
+        waiting.append(one)
+        size += one.size
+    yield slice(start, held_out.size), _Index.of(waiting, threshold)
+
+
+def _nearest_of(
+    index: _Index, held_out: Int64s, held: npt.NDArray[np.bool_], shingles_of: Shingles, threads: int
+) -> _Nearest:
+    def compare(block: slice) -> _Nearest:
+        training = block.start + np.flatnonzero(~held[block])
+        return index.compare(held_out, training, shingles_of)
+
+    similarity, containment = np.zeros((2, held_out.size))
+    alike = [np.empty((0, 2), np.int64)]
+    blocks = blocks_of(held.size, _BLOCK_DOCUMENTS)
+    with ThreadPoolExecutor(threads) as pool:
+        for part in map(compare, blocks) if threads == 1 else pool.map(compare, blocks):
+            np.maximum(similarity, part.similarity, out=similarity)
+            np.maximum(containment, part.containment, out=containment)
+            alike.append(part.alike)
+    return _Nearest(similarity, containment, np.concatenate(alike))
+
+
+def _sets(shingles_of: Shingles, indices: Int64s) -> Iterator[UInt64s]:
+    seen = 0
+    for one in shingles_of(indices):
+        seen += 1
+        if seen <= indices.size:
+            yield one
+    if seen != indices.size:
+        raise _wrong_number(seen, indices.size)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The held-out documents' n-grams, sorted, and whose they are; see `compare_with_held_out`."""
+
+    values: UInt64s
+    owners: npt.NDArray[np.int32]
+    starts: Int64s
+    shift: np.uint64
+    sizes: Int64s
+    threshold: float
+
+    @classmethod
+    def of(cls, sets: Sequence[UInt64s], threshold: float) -> _Index:
+        sizes = np.array([one.size for one in sets], np.int64)
+        values = np.concatenate(sets)
+        order = np.argsort(values, kind="stable")
+        owners = np.repeat(np.arange(len(sets), dtype=np.int32), sizes)[order]
+        values = values[order]
+        bits = max(1, values.size.bit_length() - 1)
+        shift = np.uint64(64 - bits)
+        starts = heldout_kernels.bucket_starts(values, shift, 1 << bits)
+        return cls(values, owners, starts, shift, sizes, threshold)
+
+    def compare(self, held_out: Int64s, training: Int64s, shingles_of: Shingles) -> _Nearest:
+        """The nearest of these training documents to each held-out one."""
+        count = self.sizes.size
+        counts, alike = np.zeros((2, count), np.int64)
+        touched = np.zeros(count, np.int32)
+        similarity, containment = np.zeros((2, count))
+        pairs = [np.empty((0, 2), np.int64)]
+        for document, query in zip(training.tolist(), _sets(shingles_of, training), strict=True):
+            found = heldout_kernels.compare_with_held_out(
+                *(query, self.values, self.owners, self.starts, self.shift, self.sizes, self.threshold),
+                *(counts, touched, similarity, containment, alike),
+            )
+            if found:
+                pairs.append(np.stack([held_out[alike[:found]], np.full(found, document)], axis=1))
+        return _Nearest(similarity, containment, np.concatenate(pairs))
 
 
 def _wrong_number(seen: int, expected: int) -> StageError:

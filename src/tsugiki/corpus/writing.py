@@ -19,13 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tsugiki.artifacts.documents import HELD_OUT, KEPT, REJECTED, TRAIN, write_documents
+from tsugiki.artifacts.documents import HELD_OUT, KEPT, REJECTED, TRAIN, write_tables
 from tsugiki.corpus.engine import Engine, run_tasks
 from tsugiki.corpus.hosts.statistics import BlockedHosts, blocked_hosts
 from tsugiki.corpus.neardup.index import Scheme, open_index
 from tsugiki.corpus.neardup.survivors import NO_SURVIVOR, id_text, weight_of
 from tsugiki.corpus.neardup.units import open_array
-from tsugiki.corpus.segments import Segment
 from tsugiki.corpus.stored import Stored, stored_at
 
 NEAR_DUPLICATE = "near_duplicate"
@@ -137,17 +136,32 @@ def _pieces(counts: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
 
 
 def part_task(job: dict[str, Any]) -> dict[str, Any]:
-    """Write one part; returns what it counted, as JSON data."""
+    """Write one part, a row group in memory at a time; returns what it counted, as JSON data."""
     labels = _labels(job["labels"])
-    tables = []
-    for number, start, stop in job["pieces"]:
-        table = complete(labels, number)
+    summary = Summary()
+
+    def tables() -> Iterator[pa.Table]:
+        for piece in job["pieces"]:
+            for table in _rows_of(labels, job["part"], *piece):
+                _count(job["part"], table, summary)
+                yield table
+
+    write_tables(Path(job["target"]), tables())
+    return vars(summary)
+
+
+def _rows_of(labels: Labels, part: str, number: int, start: int, stop: int) -> Iterator[pa.Table]:
+    """Rows `start` to `stop` of those of a segment that belong into `part`, one row group at a time."""
+    place = 0
+    for table in complete(labels, number):
         empty = pc.equal(pc.list_value_length(table["rejected_by"]), 0)
-        chosen = table.filter(empty if job["part"] == KEPT else pc.invert(empty))
-        tables.append(chosen.slice(start, stop - start))
-    table = pa.concat_tables(tables).combine_chunks()
-    write_documents(Path(job["target"]), table)
-    return _counted(job["part"], table)
+        chosen = table.filter(empty if part == KEPT else pc.invert(empty))
+        first, last = max(start - place, 0), min(stop - place, chosen.num_rows)
+        place += chosen.num_rows
+        if first < last:
+            yield chosen.slice(first, last - first)
+        if place >= stop:
+            return
 
 
 def _labels(data: Mapping[str, Any]) -> Labels:
@@ -155,16 +169,30 @@ def _labels(data: Mapping[str, Any]) -> Labels:
     return Labels(**{**data, **lists, "weights": tuple(map(tuple, data["weights"]))})
 
 
-def complete(labels: Labels, number: int) -> pa.Table:
-    """A segment's table with the columns of clusters, split and weight, and the reasons that came last."""
+def complete(labels: Labels, number: int) -> Iterator[pa.Table]:
+    """A segment's row groups with the columns of clusters, split and weight, and the last reasons."""
     stored = stored_at(labels.segments)
     segment, place = stored.segments[number], stored.slice_of(number)
-    table = pq.read_table(segment.table)
-    if not segment.passed:
+    passed = segment.records()["row"]
+    with pq.ParquetFile(segment.table) as file:
+        start = done = 0
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            stop = start + table.num_rows
+            count = int(np.searchsorted(passed, stop)) - done
+            rows = (passed[done : done + count] - start).tolist()
+            first = place.start + done
+            yield _labelled(labels, table, rows, slice(first, first + count))
+            start, done = stop, done + count
+
+
+def _labelled(labels: Labels, table: pa.Table, rows: list[int], place: slice) -> pa.Table:
+    """Fill in the columns for `rows`, which hold the documents numbered `place`."""
+    if not rows:
         return table
-    rows = segment.records()["row"].tolist()
-    survivor = open_array(Path(labels.survivor), "<i8", (stored.count,))[place]
-    size = open_array(Path(labels.size), "<i8", (stored.count,))[place]
+    count = stored_at(labels.segments).count
+    survivor = open_array(Path(labels.survivor), "<i8", (count,))[place]
+    size = open_array(Path(labels.size), "<i8", (count,))[place]
     alive = survivor == np.arange(place.start, place.stop)
     columns: dict[str, list[Any]] = {
         "cluster": _cluster_ids(labels, survivor),
@@ -176,8 +204,7 @@ def complete(labels: Labels, number: int) -> pa.Table:
             for weight, kept in zip(weight_of(size, labels.weights).tolist(), alive.tolist(), strict=True)
         ],
     }
-    reasons = _late_reasons(labels, table, segment, survivor, alive)
-    return _with_columns(table, rows, columns, reasons)
+    return _with_columns(table, rows, columns, _late_reasons(labels, table, rows, survivor, alive))
 
 
 def _with_columns(
@@ -232,14 +259,14 @@ def _splits(labels: Labels, place: slice, alive: npt.NDArray[np.bool_]) -> list[
 def _late_reasons(
     labels: Labels,
     table: pa.Table,
-    segment: Segment,
+    rows: list[int],
     survivor: npt.NDArray[np.int64],
     alive: npt.NDArray[np.bool_],
 ) -> list[list[str]]:
     """Reasons that only the whole corpus knows: another document survives, or the host is blocked."""
     blocked = _blocked(labels.hosts, labels.scope, Path(labels.hosts).stat().st_mtime_ns)
-    hosts = table["host"].take(pa.array(segment.records()["row"]))
-    marked = blocked.mark(hosts) if len(blocked) else [()] * segment.passed
+    hosts = table["host"].take(pa.array(rows))
+    marked = blocked.mark(hosts) if len(blocked) else [()] * len(rows)
     found = []
     for node, kept, why in zip(survivor.tolist(), alive.tolist(), marked, strict=True):
         duplicate = [] if kept or node == NO_SURVIVOR else [NEAR_DUPLICATE]
@@ -252,8 +279,7 @@ def _blocked(path: str, scope: Any, _written: int) -> BlockedHosts:
     return blocked_hosts(Path(path), scope)
 
 
-def _counted(part: str, table: pa.Table) -> dict[str, Any]:
-    summary = Summary()
+def _count(part: str, table: pa.Table, summary: Summary) -> None:
     summary.documents[part] += table.num_rows
     if part == KEPT:
         for split, text in zip(table["split"].to_pylist(), table["text"].to_pylist(), strict=True):
@@ -264,7 +290,6 @@ def _counted(part: str, table: pa.Table) -> dict[str, Any]:
             summary.documents[split] += 1
     else:
         _count_reasons(table, summary)
-    return vars(summary)
 
 
 def _count_reasons(table: pa.Table, summary: Summary) -> None:
