@@ -145,7 +145,7 @@ def _sources(
     config: Config, inputs: Inputs, tokenizer: TextTokenizer, out: Workspace
 ) -> dict[str, TokenSource]:
     sources = {}
-    for number, name in enumerate(config.data):
+    for number, name in enumerate(config.source_names):
 
         def tell(done: int, total: int, name: str = name) -> None:
             out.progress(done, total, "files", f"tokenising {name}")
@@ -163,7 +163,7 @@ def _sources(
 
 
 def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
-    tokens = config.tokens
+    tokens = config.asked_tokens
     if config.equal_compute is not None:
         counts = read_manifest(inputs.path(config.equal_compute)).counts
         flops = counts.get("training_flops")
@@ -193,12 +193,14 @@ def _prepare(
 ) -> Run:
     mixture = Mixture(
         list(sources.values()),
-        config.data,
+        config.weights,
         steps=_steps(config, inputs, decoder.config),
         sequences_per_step=config.sequences_per_step,
         sequence_length=config.sequence_length,
         seed=config.seed,
         max_epochs=config.max_epochs,
+        weight_unit=config.weight_unit,
+        packing=config.packing,
     )
     decoder.to(device).train()
     optimizer = adamw(
@@ -339,6 +341,7 @@ def _outcome(
             "bytes": text_bytes,
             "epochs": share.epochs,
             "available_tokens": share.available_tokens,
+            "padding": share.padding,
         }
         for share, trained, text_bytes in zip(
             shares, counters.tokens_of_source, counters.bytes_of_source, strict=True

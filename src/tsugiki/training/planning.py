@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
+from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
@@ -181,7 +182,7 @@ def _tokens(
     config: Config, inputs: Forecasts, shape: DecoderConfig | None
 ) -> tuple[int | None, list[Problem]]:
     """Tokens that will be trained on (whole batches), or None where that is not known yet."""
-    tokens = config.tokens
+    tokens = config.asked_tokens
     if config.equal_compute is not None:
         flops = inputs[config.equal_compute].counts.get("training_flops")
         if flops is None:
@@ -225,23 +226,23 @@ GUESS_FACTOR = 10
 
 def _data_problems(config: Config, inputs: Forecasts, tokens: int | None) -> Iterator[Problem]:
     """Sources that surely (error) or probably (warning) hold too few tokens for `max_epochs` passes."""
-    whole = sum(config.data.values())
-    for name, weight in config.data.items():
+    for name, share in asked_shares(config.weights).items():
         size = _text_size(inputs, name)
         if tokens is None or size is None:
             continue
         documents, text_bytes = size
-        asked = tokens * weight / whole
+        limit = epoch_limit(config.max_epochs, name)
+        asked = tokens * share
         # A token of text has at least a byte; each document brings two tokens of its own.
-        at_most = (text_bytes + 2 * documents) * config.max_epochs
-        likely = (text_bytes / BYTES_PER_TOKEN + 2 * documents) * config.max_epochs
+        at_most = (text_bytes + 2 * documents) * limit
+        likely = (text_bytes / BYTES_PER_TOKEN + 2 * documents) * limit
         guessed = bool(inputs[name].facts.get("estimated"))
         if asked > likely:
             surely = asked > at_most * (GUESS_FACTOR if guessed else 1)
             yield Problem(
                 f'"{name}" {"is" if surely else "may be"} too small: {asked:,.0f} tokens are asked of '
                 f"{'about ' if guessed else ''}{text_bytes:,.0f} bytes of text in at most "
-                f"{config.max_epochs:g} epochs",
+                f"{limit:g} epochs",
                 "ask for fewer tokens, lower the weight, add text, or raise max_epochs",
                 f"data.{name}",
                 "error" if surely else "warning",
@@ -294,6 +295,6 @@ def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> floa
     """The peak: two checkpoints and one being written, the token units, and the model itself."""
     # As dataset.tokenise.token_dtype has it.
     item_bytes = 2 if shape.vocabulary_size <= 2**16 else 4
-    sizes = (_text_size(inputs, name) for name in config.data)
+    sizes = (_text_size(inputs, name) for name in config.source_names)
     text_bytes = sum(size[1] for size in sizes if size is not None)
     return 3 * checkpoint_bytes(shape) + 4.0 * shape.parameters + text_bytes / BYTES_PER_TOKEN * item_bytes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tsugiki.artifacts.contract import Count
 
@@ -46,12 +46,43 @@ class Parallel(BaseModel):
     """Degrees of parallelism; their product is the number of processes (one a device)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    data: int = Field(default=1, ge=1, description="Copies of the model that share each batch.")
-    tensor: int = Field(default=1, ge=1, description="Processes that share each matrix.")
+    data: int = Field(default=1, ge=1, description="Parts that each batch is cut into.")
+    shard: int | None = Field(
+        default=None,
+        ge=1,
+        description="Over how many of the `data` processes weights are spread (FSDP); all unless given, 1 "
+        "keeps a whole copy on each.",
+    )
+    tensor: int = Field(default=1, ge=1, description="Processes that share each matrix and the sequence.")
     pipeline: int = Field(default=1, ge=1, description="Processes that share the layers.")
     context: int = Field(default=1, ge=1, description="Processes that share each sequence.")
+    schedule: Literal["1f1b", "gpipe", "interleaved"] = Field(
+        default="1f1b", description="Order of a pipeline's work on micro-batches."
+    )
+    chunks: int = Field(
+        default=1, ge=1, description="Stages that each process of an interleaved pipeline holds."
+    )
+
+    @model_validator(mode="after")
+    def _degrees_fit_together(self) -> Self:
+        if self.data % self.shards:
+            raise ValueError(f"shard is {self.shard}, which does not divide data ({self.data})")
+        if (self.schedule == "interleaved") != (self.chunks > 1):
+            raise ValueError("schedule: interleaved needs chunks of 2 or more, and the others chunks: 1")
+        return self
+
+    @property
+    def shards(self) -> int:
+        """Over how many data-parallel processes weights are spread."""
+        return self.data if self.shard is None else self.shard
 
     @property
     def product(self) -> int:
         """How many processes there are: the world size."""
         return prod((self.data, self.tensor, self.pipeline, self.context))
+
+    @property
+    def text(self) -> str:
+        """The degrees above 1, for a person."""
+        degrees = {name: getattr(self, name) for name in ("data", "tensor", "pipeline", "context")}
+        return " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1) or "one process"

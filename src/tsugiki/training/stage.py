@@ -18,6 +18,15 @@ from tsugiki.artifacts.contract import (
     StageConfig,
     Workspace,
 )
+from tsugiki.dataset.settings import (
+    Packing,
+    Phase,
+    Weight,
+    Weights,
+    WeightUnit,
+    phases_of,
+    source_names,
+)
 from tsugiki.training.settings import FromPreset, Parallel, TokenizerTraining
 
 KIND = "train"
@@ -40,10 +49,18 @@ class Config(StageConfig):
         default=None, description="How to make the tokenizer of a new model: {train: DOCUMENTS, size: 4096}."
     )
     data: dict[str, float] = Field(
-        min_length=1, description="Documents and their weights, as shares of the training tokens."
+        default={}, description="Documents and their weights, as shares of the training tokens."
+    )
+    phases: tuple[Phase, ...] = Field(
+        default=(),
+        description="Instead of `data`, a curriculum: [{name: one, tokens: 377B, data: {DOCUMENTS: 1.0}}, ...]",
+    )
+    weight_unit: WeightUnit = Field(
+        default="tokens", description="What weights are shares of: tokens, or bytes of text."
     )
     tokens: Count | None = Field(
-        default=None, description="Tokens to train on; rounded down to whole batches."
+        default=None,
+        description="Tokens to train on, rounded down to whole batches; with phases, by default their sum.",
     )
     equal_compute: str | None = Field(
         default=None,
@@ -87,8 +104,14 @@ class Config(StageConfig):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Type of matrix products; weights and optimizer stay in float32."
     )
-    max_epochs: float = Field(
-        default=4.0, gt=0, description="Most passes over any source; up to 4 cost little (arXiv 2305.16264)."
+    max_epochs: Weight | dict[str, Weight] = Field(
+        default=4.0,
+        description="Most passes over any source, or {DOCUMENTS: PASSES}; up to 4 cost little (arXiv "
+        "2305.16264).",
+    )
+    packing: Packing = Field(
+        default="concatenate",
+        description="How documents fill sequences: end to end, or best-fit: whole where they fit, padded.",
     )
     document_masking: bool = Field(
         default=True, description="Keep tokens from attending to other documents of the same sequence."
@@ -139,8 +162,14 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
-        if (self.tokens is None) == (self.equal_compute is None):
+        if bool(self.data) == bool(self.phases):
+            raise ValueError("give either `data` or `phases`, one of the two")
+        if self.tokens is not None and self.equal_compute is not None:
             raise ValueError("give either `tokens` or `equal_compute`, one of the two")
+        if self.asked_tokens is None and self.equal_compute is None:
+            raise ValueError("give either `tokens` or `equal_compute`, one of the two")
+        if isinstance(self.max_epochs, dict) and (others := set(self.max_epochs) - set(self.source_names)):
+            raise ValueError(f"max_epochs names {', '.join(sorted(others))}, which `data` does not")
         is_new = isinstance(self.model, FromPreset)
         if is_new and self.tokenizer is None:
             raise ValueError("a new model needs `tokenizer: {train: DOCUMENTS, size: N}`")
@@ -165,17 +194,40 @@ class Config(StageConfig):
         return self.learning_rate / MIN_LEARNING_RATE_SHARE if given is None else given
 
     @property
+    def weights(self) -> Weights:
+        """What each source's share of the data is: one set of weights, or phases."""
+        return self.phases or self.data
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The documents that are trained on, in order."""
+        return source_names(phases_of(self.weights))
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """Tokens to train on as the recipe says: `tokens`, or the sum of the phases."""
+        if self.tokens is not None or not self.phases or self.equal_compute is not None:
+            return self.tokens
+        return sum(phase.tokens for phase in self.phases)
+
+    @property
     def sequences_per_step(self) -> int:
         """Sequences of one optimizer step, over all devices."""
         return self.batch_tokens // self.sequence_length
 
     def identity_payload(self) -> dict[str, Any]:
-        """As the base class has it, with `data` as a list.
+        """As the base class has it, with `data` as a list, that of each phase too.
 
         The order of the sources decides which documents each step draws, and a mapping's order is not part
         of canonical JSON.
         """
-        return {**super().identity_payload(), "data": [[name, weight] for name, weight in self.data.items()]}
+        payload = super().identity_payload()
+        payload["data"] = [[name, weight] for name, weight in self.data.items()]
+        payload["phases"] = [
+            {**phase.model_dump(mode="json"), "data": [[name, weight] for name, weight in phase.data.items()]}
+            for phase in self.phases
+        ]
+        return payload
 
     def references(self) -> tuple[Reference, ...]:
         """The model, the documents, and the stage whose compute is to be matched."""
@@ -184,7 +236,7 @@ class Config(StageConfig):
             found.append(Reference("model", self.model, ArtifactType.MODEL))
         if self.tokenizer is not None:
             found.append(Reference("tokenizer.train", self.tokenizer.train, ArtifactType.DOCUMENTS))
-        found += [Reference(f"data.{name}", name, ArtifactType.DOCUMENTS) for name in self.data]
+        found += [Reference(f"data.{name}", name, ArtifactType.DOCUMENTS) for name in self.source_names]
         if self.equal_compute is not None:
             found.append(Reference("equal_compute", self.equal_compute, ArtifactType.MODEL))
         found += [Reference("validation", name, ArtifactType.DOCUMENTS) for name in self.validation]

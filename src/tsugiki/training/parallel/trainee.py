@@ -1,0 +1,175 @@
+"""The part of a model that this process trains: a decoder, or a pipeline stage of one, spread over its groups.
+
+Its forward pass goes from token ids, or from the stage before, to the loss, or to the stage after; FSDP,
+tensor, sequence and context parallelism happen inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed._composable.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed._functional_collectives import all_gather_tensor_autograd
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from tsugiki.models.attention import DocumentLayout
+from tsugiki.models.decoder import Decoder
+from tsugiki.training.loss import LossSums, head_loss
+from tsugiki.training.parallel.context import SequencePart, attend_across
+from tsugiki.training.parallel.head import Piece, head_loss_across
+from tsugiki.training.parallel.mesh import World
+from tsugiki.training.parallel.tensor import TIME, spread_over_tensor_group
+
+Recompute = Literal["none", "selective", "full"]
+
+
+class Trainee(nn.Module):
+    """A decoder or a stage of one, with the loss. Rows are whole: each process takes its part of the tokens."""
+
+    def __init__(self, decoder: Decoder, world: World, *, document_masking: bool, z_loss: float) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.world = world
+        self.document_masking = document_masking
+        self.z_loss = z_loss
+        self.scale = 1.0
+        """Factor of the objective: 1 / counted targets of the whole batch."""
+        self.cross_entropies: list[Tensor] = []
+        """Cross entropy of each micro-batch since the list was emptied, in nats (last stage)."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the loss is computed here."""
+        return self.decoder.model.norm is not None
+
+    def forward(self, x: Tensor, document_ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The objective (1), or the residual stream for the next stage.
+
+        x: token ids (B, T) on the first stage, else the stream (B, T / (c t), D). document_ids_BT,
+        targets_BT: of the whole rows.
+        """
+        part, layout, positions_BQ = self._part(document_ids_BT)
+        if self.decoder.model.embed_tokens is not None and part is not None:
+            x = x[:, part.places_Q]
+        x_BQD = self.decoder.blocks(self.decoder.embed(x), positions_BQ, layout=layout)
+        if self.decoder.model.norm is None:
+            return x_BQD
+        hidden_BQD = self.decoder.model.norm(x_BQD)
+        targets_BQ = targets_BT if part is None else targets_BT[:, part.places_Q]
+        sums = self._loss(hidden_BQD, targets_BQ.flatten())
+        self.cross_entropies.append(sums.cross_entropy)
+        return sums.objective[None]
+
+    def _part(self, document_ids_BT: Tensor) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
+        length, device = document_ids_BT.shape[1], document_ids_BT.device
+        documents_BT = document_ids_BT if self.document_masking else None
+        if self.world.parallel.context > 1:
+            part = SequencePart.of(self.world.group("context"), length, documents_BT, device)
+            return part, part, part.positions_BQ  # type: ignore[return-value]  # `attend_across` takes it
+        if documents_BT is None:
+            return None, None, torch.arange(length, device=device)[None]
+        layout = DocumentLayout.from_ids(documents_BT)
+        return None, layout, layout.positions_BT
+
+    def _loss(self, hidden_BQD: Tensor, targets_N: Tensor) -> LossSums:
+        weight = self.decoder.head_weight_VD
+        if not isinstance(weight, DTensor):
+            return head_loss(
+                hidden_BQD.flatten(0, 1), weight, targets_N, z_loss=self.z_loss, scale=self.scale
+            )
+        group = self.world.group("tensor")
+        hidden_BQD = all_gather_tensor_autograd(hidden_BQD, TIME, group)
+        _, (first, _) = compute_local_shape_and_global_offset(
+            weight.shape, weight.device_mesh, weight.placements
+        )
+        return head_loss_across(
+            hidden_BQD.flatten(0, 1),
+            weight.to_local(),
+            targets_N,
+            Piece(group, first),
+            z_loss=self.z_loss,
+            scale=self.scale,
+        )
+
+
+def spread(trainee: Trainee, *, bfloat16: bool, recompute: Recompute) -> None:
+    """Cut and wrap the model in place, as the layout says: tensor, context, recomputation, FSDP."""
+    world, decoder = trainee.world, trainee.decoder
+    if world.parallel.tensor > 1:
+        spread_over_tensor_group(decoder, world.mesh["tensor"])
+    for number, block in decoder.model.layers.items():
+        if world.parallel.context > 1:
+            block.self_attn.attend = attend_across
+        if recompute != "none":
+            wrapped = checkpoint_wrapper(block, context_fn=_CONTEXTS[recompute])
+            decoder.model.layers[number] = wrapped
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32 if bfloat16 else None
+    )
+    for module in (*decoder.model.layers.values(), trainee):
+        fully_shard(module, mesh=world.weights, mp_policy=policy, reshard_after_forward=module is not trainee)
+        # gradients are sums over the batch: the objective is divided by its targets already
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no other; see training-stack.md, section 2
+
+
+def _keep_products(_context: object, operation: Callable[..., object], *_: object, **__: object) -> object:
+    """Keep what is dear to compute, matrix products and attention, and compute the rest again."""
+    return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_ATEN = torch.ops.aten
+_DEAR = {
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+}
+
+
+def _nothing_kept() -> tuple[object, object]:
+    from contextlib import nullcontext
+
+    return nullcontext(), nullcontext()
+
+
+_CONTEXTS: dict[str, Callable[[], object]] = {
+    "selective": partial(create_selective_checkpoint_contexts, _keep_products),
+    "full": _nothing_kept,
+}
+
+
+@torch.no_grad()
+def fill(parameter: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into `parameter`, or into this process's part of it."""
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(whole)
+        return
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    place = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+    parameter.to_local().copy_(whole[place])
+
+
+TIED_COPY = "model.embed_tokens.copy"
+"""Name of the last stage's copy of a tied embedding: treated as the embedding is, stored and counted once."""
+
+
+def named_parts(trainees: Iterable[Trainee]) -> dict[str, nn.Parameter]:
+    """All parameters of this process's stages, by their names in the decoder and in the model's files."""
+    parts = {}
+    for trainee in trainees:
+        tied = trainee.decoder.config.tied_embeddings
+        for name, parameter in trainee.named_parameters():
+            plain = name.removeprefix("decoder.").replace("_checkpoint_wrapped_module.", "")
+            parts[TIED_COPY if tied and plain == "lm_head.weight" else plain] = parameter
+    return parts
