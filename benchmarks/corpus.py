@@ -40,7 +40,7 @@ from tsugiki.corpus.prefilter import is_candidate
 from tsugiki.corpus.repetition import DISTINCT, MOST, REPEATED, TOTAL, character_repetition
 from tsugiki.corpus.segments import SegmentWriter
 from tsugiki.corpus.toolbox import Resources, open_toolbox
-from tsugiki.corpus.unit import fill
+from tsugiki.corpus.unit import Part, fill
 from tsugiki.languages import LanguagePack, load_pack
 
 HERE = Path(__file__).resolve().parent
@@ -157,7 +157,7 @@ def our_pipeline(files: Sequence[Path], language: str, extractor: str) -> float:
             for file in files:
                 stem = Path(scratch) / file.stem
                 with SegmentWriter(stem, toolbox.schema, parameters.bands, parameters.rows) as writer:
-                    fill(file, toolbox, writer)
+                    fill(Part(file), toolbox, writer)
 
     return seconds_of(run)
 

@@ -465,7 +465,6 @@ def fasttext_model(path, labels, model=3):
 
 
 def test_fasttext_model_scores_the_expected_value_of_its_labels(tmp_path):
-    pytest.importorskip("fasttext")
     two = load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["__label__wiki"])
     share = math.exp(2) / (math.exp(2) + 1)
     assert two.score("good\ngood") == pytest.approx(share, abs=1e-4)
@@ -483,7 +482,6 @@ def test_fasttext_model_scores_the_expected_value_of_its_labels(tmp_path):
 
 
 def test_fasttext_labels_that_say_nothing_are_asked_for(tmp_path):
-    pytest.importorskip("fasttext")
     path = fasttext_model(tmp_path / "two.bin", ["wiki", "web"])
     with pytest.raises(InputError, match="which labels") as error:
         load_classifier(path)

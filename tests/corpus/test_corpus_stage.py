@@ -357,10 +357,12 @@ from tsugiki.corpus import stage
 root, left, *files = sys.argv[1:]
 left = int(left)
 
-def progress(*_):
-    global left
-    left -= 1
-    if left < 0:
+seen = set()
+
+def progress(done, total, unit, note):  # called for each unit that is made, and once a second
+    made = len(list(Path(root).glob("work/units/*.json")))
+    seen.add(made if unit in {"files", "MB"} else (unit, done))
+    if len(seen) > left:
         os.kill(os.getpid(), signal.SIGKILL)
 
 config = stage.Config(source="crawl/*.warc.gz", language="ja", heldout=0.15)

@@ -86,3 +86,27 @@ def test_text_of_another_language_is_no_undeclared_chinese():
 def test_plausibility_counts_half_width_kana_only_where_kana_are_rare():
     assert plausibility("ﾃｽﾄﾃﾞｽ", JA) < -1
     assert plausibility("ﾃｽﾄを行います。", JA) > 0.5
+
+
+@pytest.mark.parametrize("declared", [None, "utf-8", "iso-8859-1", "iso-8859-15"])
+def test_decode_of_german_with_euro_signs_is_latin_9_and_without_them_the_same_as_latin_1(declared):
+    priced = "<p>Das kostet 25 €, für Schüler 12 €. Die Überweisung dauert zwei Tage.</p>" * 3
+    plain = priced.replace("€", "Euro")
+    pack = load_pack("de")
+    for text, codec in ((priced, "iso8859_15"), (plain, "iso8859_15"), (plain, "cp1252")):
+        decoded = decode(text.encode(codec), declared, pack)
+        assert decoded is not None
+        assert decoded.text == text
+    if declared != "iso-8859-15":
+        decoded = decode(priced.encode("cp1252"), declared, pack)
+        assert decoded is not None
+        assert decoded.text == priced
+
+
+def test_undeclared_japanese_in_euc_is_not_read_as_chinese_in_big5():
+    text = (
+        "サーバに接続すると、ファイルの一覧が表示されます。設定を変更するには、メニューから選択してください。"
+        * 4
+    )
+    decoded = decode(text.encode("euc_jp"), None, load_pack("zh"))
+    assert decoded is None or decoded.encoding not in {"big5", "gb18030"}

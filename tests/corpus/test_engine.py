@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tsugiki.corpus.config import Config
-from tsugiki.corpus.engine import Engine, Rate, run_tasks
+from tsugiki.corpus.engine import Engine, run_tasks
 from tsugiki.corpus.toolbox import Resources
 from tsugiki.corpus.unit import make_unit
 from tsugiki.errors import DependencyError, InputError, StageError
@@ -107,7 +107,7 @@ def test_run_with_a_killed_worker_process_ends_with_one_error_and_goes_on_later(
     command += ["--source", f"{crawl}/*.warc.gz", "--hosts", "{statistics: false}", "--workers"]
     with subprocess.Popen([*command, "2"], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as running:
         os.kill(a_worker_below(running.pid, tmp_path / "out"), signal.SIGKILL)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=180)
     assert running.returncode == StageError.exit_code
     assert "a worker process failed" in said
     assert "Hint: run the same command again" in said
@@ -117,7 +117,7 @@ def test_run_with_a_killed_worker_process_ends_with_one_error_and_goes_on_later(
 
 def a_worker_below(pid, out):
     """The process id of a Daft worker below `pid`, once a unit is finished."""
-    for _ in range(600):
+    for _ in range(2400):  # Daft takes its time to start on a busy machine
         time.sleep(0.05)
         if not list(out.glob("work/units/*.json")):
             continue
@@ -139,13 +139,3 @@ def is_worker_below(place, ancestor):
     except OSError:
         pass
     return False
-
-
-def test_rate_tells_speed_and_time_left():
-    rate = Rate(4000)
-    first = rate.note(1000, 10)
-    assert "pages/s" in first
-    assert first.endswith("left")
-    for _ in range(3):
-        last = rate.note(1000, 10)
-    assert last.endswith(" 0 s left")

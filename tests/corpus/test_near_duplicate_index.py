@@ -21,8 +21,13 @@ from tsugiki.corpus.neardup.index import (
     write_index_band,
 )
 from tsugiki.corpus.neardup.survivors import choose_survivors, create_columns, id_words, summarise
-from tsugiki.corpus.neardup.units import UnitIndex, number_units, write_unit_index
-from tsugiki.corpus.neardup.verify import CANDIDATE_PARTNERS, distinct_pairs, join_verified
+from tsugiki.corpus.neardup.units import UnitIndex, blocks_of, number_units, write_unit_index
+from tsugiki.corpus.neardup.verify import (
+    CANDIDATE_PARTNERS,
+    compare_candidates,
+    distinct_pairs,
+    write_candidates,
+)
 from tsugiki.errors import InputError, StageError
 
 SCHEME = Scheme(ngram=3, bands=4, rows=2)
@@ -74,7 +79,8 @@ def texts_with_edits(seed, groups, copies):
 
 
 @pytest.mark.parametrize("memory", [1, 1 << 24])
-def test_verified_components_join_exactly_the_pairs_that_are_alike(tmp_path, memory):
+@pytest.mark.parametrize("size", [7, 1000])
+def test_verified_pairs_are_exactly_those_that_are_alike_whatever_the_batches(tmp_path, memory, size):
     """One band in which all documents collide: only real similarity may join them."""
     texts = texts_with_edits(2, groups=4, copies=4)
     sets = [shingles(text, 3) for text in texts]
@@ -89,19 +95,27 @@ def test_verified_components_join_exactly_the_pairs_that_are_alike(tmp_path, mem
         asked.append(documents.size)
         return (sets[i] for i in documents.tolist())
 
-    with Components(tmp_path / "parents", len(texts)) as components:
-        verified = join_verified(
-            [tmp_path / "0", tmp_path / "1"], shingles_of, 0.5, components, memory_bytes=memory
-        )
-        roots = components.roots().tolist()
+    candidates = tmp_path / "candidates"
+    count = write_candidates([tmp_path / "0", tmp_path / "1"], len(texts), candidates, memory_bytes=memory)
     pairs = list(itertools.combinations(range(len(texts)), 2))
-    alike = [(a, b) for a, b in pairs if jaccard(sets[a], sets[b]) >= 0.5]
-    assert (verified.candidates, verified.confirmed) == (len(pairs), len(alike))
-    assert 0 < len(alike) < len(pairs)
-    with Components(tmp_path / "parents", len(texts)) as components:
-        components.union(np.array(alike, np.int64))
-        assert components.roots().tolist() == roots
-    assert (len(asked) > 10) == (memory == 1)
+    assert count == len(pairs)
+    found = []
+    for number, batch in enumerate(blocks_of(count, size)):
+        target = tmp_path / f"alike-{number}"
+        confirmed = compare_candidates(candidates, batch, target, shingles_of, 0.5, memory_bytes=memory)
+        written = [tuple(pair) for block in read_pairs(target) for pair in block.tolist()]
+        assert len(written) == confirmed
+        found += written
+    assert found == [(a, b) for a, b in pairs if jaccard(sets[a], sets[b]) >= 0.5]
+    assert 0 < len(found) < len(pairs)
+    assert (len(asked) > 10) == (memory == 1 or size < len(pairs))
+
+
+def test_candidates_cut_off_after_counting_are_refused(tmp_path):
+    path = write_pairs(tmp_path / "pairs", [(0, 1), (0, 2)])
+    with pytest.raises(InputError, match="ends within the pairs 1 to 2"):
+        compare_candidates(path, slice(1, 3), tmp_path / "alike", lambda _: [], 0.9)
+    assert not (tmp_path / "alike").exists()
 
 
 @pytest.mark.parametrize("texts", [1, 3])
@@ -112,8 +126,8 @@ def test_verification_with_the_wrong_number_of_texts_is_refused(tmp_path, texts)
         count = documents.size if documents.size == 1 else texts
         return [np.arange(3, dtype=np.uint64)] * count
 
-    with Components(tmp_path / "parents", 3) as components, pytest.raises(StageError, match=f"{texts} texts"):
-        join_verified([path], shingles_of, 0.9, components)
+    with pytest.raises(StageError, match=f"{texts} texts"):
+        compare_candidates(path, slice(0, 2), tmp_path / "alike", shingles_of, 0.9)
 
 
 def make_units(directory, name, texts, parts=2):

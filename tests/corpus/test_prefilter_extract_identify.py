@@ -12,6 +12,7 @@ from tsugiki.corpus.identify import identify, is_language
 from tsugiki.corpus.prefilter import is_candidate, packed_subtag, page_title
 from tsugiki.corpus.prefilter_kernel import scan_head
 from tsugiki.corpus.prefilter_quality import Quality, measure
+from tsugiki.corpus.prefilter_text_kernel import count_visible, hash_word
 from tsugiki.corpus.read import Tally, read_warc
 from tsugiki.languages import Prefilter, load_pack
 
@@ -194,13 +195,12 @@ def test_is_candidate_reads_no_more_than_the_head():
     )
 
 
-@pytest.mark.parametrize("code", ["ja", "ko"])
+@pytest.mark.parametrize("code", ["ja", "ko", "en"])
 def test_the_prefilter_agrees_with_the_full_path_on_the_unfiltered_sample(code, sample_pages):
     found = measure(sample_pages[::4], load_pack(code))
     assert found.pages == len(sample_pages[::4])
-    if code == "ja":
-        assert found.f1 >= 0.95
-    assert found.recall >= 0.99
+    assert found.f1 >= 0.95
+    assert found.recall >= (0.96 if code == "en" else 0.99)
 
 
 def test_quality_of_counts():
@@ -229,3 +229,121 @@ def test_identify_accepts_a_text_for_its_own_pack_only(code, text):
 def test_identify_of_japanese_amid_commands_is_japanese():
     mixed = TEXTS["ja"][:200] + "\n" + "$ apt-get install foo --option=1\n" * 8 + TEXTS["ja"][:200]
     assert identify(mixed, load_pack("ja")).label == "ja"
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x08\x00\x00\x00\x08\x08\x02\x00\x00\x00Km)\xdc"
+
+
+@pytest.mark.parametrize("code", ["ja", "en", "de", "ko", "zh", "fi", "vi", "hi"])
+def test_is_candidate_of_a_picture_served_as_a_page_is_false(code):
+    pack = load_pack(code)
+    assert not is_candidate(PICTURE, "utf-8", "http://a.example/", pack, code)
+    assert is_candidate(b"<html lang=" + code.encode() + b">\x08 one stray control", None, "", pack)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp949"])
+def test_is_candidate_for_korean_is_false_for_an_english_text_in_a_korean_frame(codec):
+    frame = (
+        '<html><title>도움말 문서</title><a href="/">이전 문서로 돌아가기</a>'
+        '<a href="/">다음 문서로 넘어가기</a>'
+    )
+    text = f"<p>{TEXTS['en']}</p>" * 4
+    assert not is_candidate((frame + text).encode(codec), None, "", load_pack("ko"))
+    assert is_candidate((frame + f"<p>{TEXTS['ko']}</p>" + text).encode(codec), None, "", load_pack("ko"))
+
+
+@pytest.mark.parametrize("codec", ["gb18030", "big5hkscs"])
+def test_is_candidate_finds_undeclared_chinese_in_its_encodings(codec):
+    simplified = (
+        "这是系统的说明文件，请先备份您的数据，然后再继续。如果安装的时候发生错误，我们可以从这里开始。"
+    )
+    traditional = (
+        "這是系統的說明文件，請先備份您的資料，然後再繼續。如果安裝的時候發生錯誤，我們可以從這裡開始。"
+    )
+    text = (simplified if codec == "gb18030" else traditional) * 3 + "\u00a0" * 9
+    body = f"<html><title>x</title><p>{text}".encode(codec, "xmlcharrefreplace")
+    assert is_candidate(body, None, "", load_pack("zh"))
+    assert not is_candidate(
+        f"<html><title>x</title><p>{TEXTS['ja'] * 3}".encode("euc_jp"), None, "", load_pack("zh")
+    )
+
+
+def test_is_candidate_for_a_shared_script_needs_letters_outside_of_links():
+    links = "".join(f"<li><a href='/{n}'>The history of the city and to the river</a>" for n in range(30))
+    assert not is_candidate(f"<html lang=en><h1>Contents</h1>{links}".encode(), None, "", load_pack("en"))
+    text = "<p>The city lies on the river, and that is what it has to thank for its trade with the north.</p>"
+    assert is_candidate(f"<html lang=en>{links}{text}".encode(), None, "", load_pack("en"))
+
+
+def test_is_candidate_for_english_is_false_for_chinese_under_an_english_label():
+    page = "<html lang=en><p>" + "这是中文的正文内容，说明如何安装系统。" * 20
+    for codec in ("utf-8", "gb18030"):
+        assert not is_candidate(page.encode(codec), None, "", load_pack("en"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                "<p>",
+                "</p>",
+                "<a href=x>",
+                "</a>",
+                "the",
+                "of",
+                " ",
+                "é",
+                "日本",
+                "&amp;",
+                "<!-- x > y -->",
+                "ÆØ",
+                "<script>if (a<b) 'the'</script>",
+                "<style>p{}</STYLE >",
+                "zebra",
+                "1",
+                "<abbr>",
+                "<br/>",
+            ]
+        ),
+        max_size=40,
+    )
+)
+def test_count_visible_counts_what_a_plain_reading_counts(parts):
+    page = "".join(parts)
+    table = np.zeros(1 << 16, np.uint8)
+    table[[code for code in range(1 << 16) if chr(code).isalpha()]] = 2
+    table[:0x250][table[:0x250] > 0] = 1
+    hashes = np.array([hash_word(np.frombuffer(word, np.uint8)) for word in (b"the", b"of")], np.uint64)
+    found = count_visible(np.frombuffer(page.encode(), np.uint8), 0, table, hashes, 9999, 9999, 9999, 0)
+    plain = re.sub(r"<!--.*?-->|<(script|style)\b.*?</\1[^>]*>", "<p>", page, flags=re.IGNORECASE)
+    linked, texts = False, {True: "", False: ""}
+    for piece in re.findall(r"<[^>]*>|[^<]+", plain):
+        if piece.startswith("<"):
+            linked = (linked or piece.startswith("<a ")) and piece != "</a>"
+            texts[linked] += " "
+        else:
+            texts[linked] += piece.replace("&amp;", " ")
+    latin = [letter for letter in texts[False] if letter.isalpha() and letter < "\u0250"]
+    other = [letter for letter in texts[False] if letter.isalpha() and letter >= "\u0250"]
+    assert found[:3] == (len(latin), len(other), 0)
+    assert found[4:6] == (sum(letter.isalpha() for letter in texts[True]), 1)
+    words = set(re.findall(r"[^\W\d_]+", re.sub(r"<[^>]*>|&amp;", " ", plain)))
+    assert found[3] == len(words & {"the", "of"})
+
+
+def test_is_candidate_tells_languages_of_one_script_by_their_share_of_stop_words():
+    dutch = (
+        "Het programma leest alle bestanden in de map en schrijft daarna een verslag naar het scherm. Wie "
+        "wil weten welke bestanden er zijn, kan het verslag ook als tekst bewaren. Kies een naam, druk op de "
+        "knop en wacht tot het klaar is. Het kan een paar minuten duren voordat alle gegevens gelezen zijn. "
+        "Daarna verschijnt een venster met een overzicht. "
+    )
+    german = (
+        "Die Katze sitzt im Garten und wartet auf den Tag, der als der erste des Winters mit Schnee kommt. "
+    )
+    pack = load_pack("de")
+    for frame in ("<html><p>", "<html lang=de><p>"):
+        assert is_candidate((frame + german * 6).encode(), None, "", pack)
+        assert not is_candidate((frame + TEXTS["en"] * 9).encode(), None, "", pack)
+    assert not is_candidate(("<html><p>" + dutch * 2).encode(), None, "", pack)

@@ -166,7 +166,7 @@ class Config(StageConfig):
     )
     extractor: Literal["cascade", "resiliparse", "trafilatura"] = Field(
         default="cascade",
-        description="What takes the main text out of a page; cascade: resiliparse, else trafilatura.",
+        description="What takes the main text out of a page; cascade: own blocks, else trafilatura.",
     )
     expected: Annotated[Expected | None, EXECUTION] = Field(
         default=None, description="Known size of the result, for planning with data that is elsewhere."

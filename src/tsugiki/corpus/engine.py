@@ -2,7 +2,7 @@
 
 A task is a module-level function of one JSON-able job; what it makes it writes to files, and what it returns
 is JSON. Daft's own `read_warc` aborts the whole query on a truncated file, so reading is ours (`read.py`),
-one file a task; `batch_size=1` and `max_concurrency` are what makes it use all cores (docs/architecture.md).
+one unit a task; `batch_size=1` and `max_concurrency` are what makes it use all cores (docs/architecture.md).
 On Ray the nodes need Tsugiki installed and the run's directory on a file system that all of them share.
 """
 
@@ -114,7 +114,7 @@ def _with_daft(task: Task, jobs: Sequence[Job], engine: Engine) -> Iterator[dict
     except (DaftCoreException, RuntimeError) as error:
         raise StageError(
             f"a worker process failed: {error}",
-            hint="run the same command again (finished files are kept), with fewer workers if memory ran out",
+            hint="run the same command again (finished units are kept), with fewer workers if memory ran out",
         ) from error
 
 

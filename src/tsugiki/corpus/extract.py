@@ -1,47 +1,42 @@
 """From a page to its main text: one paragraph a line, no blank lines.
 
 Three ways. resiliparse is fast (a tenth of trafilatura's time, equal quality downstream according to DCLM,
-arXiv:2406.11794). trafilatura with Swallow's settings is careful. The cascade, which is the default, takes
-the fast one, cuts menus and lists of links off its ends, and asks the careful one only where the outcome
-still looks wrong (extract_quality.py). Where nothing is left, the whole page's text is taken.
+arXiv:2406.11794). trafilatura with Swallow's settings is careful. The cascade, which is the default, judges
+the page's blocks in one pass over its bytes (extract_blocks.py): faster than the first and better at telling
+main text than the second, which it asks only where hardly anything is left. Where nothing is, the whole
+page's text is taken.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from tsugiki.corpus.extract_quality import Line, lines_of, looks_of, mark_links, trim
+from tsugiki.corpus.extract_blocks import MAX_TAGS, blocks_of
+from tsugiki.corpus.extract_depth import too_deep
 
 Extractor = Literal["cascade", "resiliparse", "trafilatura"]
 
-MAX_DEPTH = 512
-"""Deeper pages are refused, as browsers do: parsers' time grows with the square of the depth."""
 MAX_CAREFUL_CHARACTERS = 1 << 20
 MAX_CAREFUL_TAGS = 20_000
 """Larger pages never go to trafilatura, whose trees take a hundred times the page and whose time can grow
-with the square of the elements; by itself it then gives no text, the cascade keeps the fast one's."""
+with the square of the elements; by itself it then gives no text, the cascade keeps its own."""
+LEAST_WIDTH = 200
+"""The cascade asks trafilatura where its text is not as wide (letters; ideographs count two)."""
 
 TOO_DEEP = "too deep"
 TOO_LARGE = "too large for trafilatura"
 FAILED = "extractor failed"
 WHOLE_PAGE = "whole page"
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-# Elements that need no end tag: unclosed ones are siblings, not nested.
-_UNCLOSED = frozenset(
-    "area base br col embed hr img input link meta param source track wbr p li dt dd tr td th thead tbody "  # noqa: SIM905
-    "tfoot colgroup caption option optgroup rp rt html head body".split()
-)
 _MANY_OPTIONS = 500
 _OPTION = re.compile(r"<option\b[^<>]*>[^<]*(?:</option\s*>)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """The main text, who found it ("resiliparse", "trafilatura" or "whole page"), and what went wrong.
+    """The main text, who found it (blocks, resiliparse, trafilatura or whole page), and what went wrong.
 
     `problem` is empty where nothing did: a page without text is none. Where it is not, `text` is empty.
     """
@@ -53,7 +48,7 @@ class Extracted:
 
 def extract(page: str, extractor: Extractor = "cascade") -> Extracted:
     """The main text of an HTML page. Never raises, whatever the page; see `Extracted.problem`."""
-    if _too_deep(page):
+    if too_deep(page):
         return Extracted("", extractor, TOO_DEEP)
     if page.count("<option") + page.count("<OPTION") > _MANY_OPTIONS:
         page = _OPTION.sub("", page)  # no text, and the parser's time grows with the square of their number
@@ -73,21 +68,16 @@ def tidy(text: str) -> str:
 
 
 def _cascade(page: str) -> Extracted:
-    """The fast one's text, trimmed; the careful one's where that looks wrong and the careful one has any."""
-    try:
-        main, whole = (lines_of(text) for text in _plain_texts(mark_links(page), main_only=False))
-    except Exception as error:  # noqa: BLE001 (third-party code on hostile input; the reason is passed on)
-        return Extracted("", "resiliparse", f"{FAILED}: {type(error).__name__}")
-    kept = trim(main)
-    if looks_of(kept, main, whole).wrong:
+    """The blocks that are main text; the careful one's text where they are hardly any and it has some."""
+    if page.count("<") > MAX_TAGS:
+        return _resiliparse(page)
+    blocks = blocks_of(page)
+    if blocks.main_width < LEAST_WIDTH:
         careful = _trafilatura(page)
         if careful.text:
             return careful
-    return Extracted(_joined(kept), "resiliparse") if kept else Extracted(_joined(whole), WHOLE_PAGE)
-
-
-def _joined(lines: list[Line]) -> str:
-    return tidy("\n".join(line.text for line in lines))
+    main = tidy(blocks.main())
+    return Extracted(main, "blocks") if main else Extracted(tidy(blocks.everything()), WHOLE_PAGE)
 
 
 def _resiliparse(page: str) -> Extracted:
@@ -126,24 +116,3 @@ def _trafilatura(page: str) -> Extracted:
     except Exception as error:  # noqa: BLE001 (as above)
         return Extracted("", "trafilatura", f"{FAILED}: {type(error).__name__}")
     return Extracted(tidy(text), "trafilatura")
-
-
-def _too_deep(page: str) -> bool:
-    """Whether elements of one name are open MAX_DEPTH times at once, or all together four times as often."""
-    if page.count("<") < MAX_DEPTH:
-        return False
-    depth: Counter[str] = Counter()
-    total = 0
-    for slash, name in _TAG.findall(page):
-        tag = name.lower()
-        if tag in _UNCLOSED:
-            continue
-        if not slash:
-            depth[tag] += 1
-            total += 1
-            if depth[tag] > MAX_DEPTH or total > 4 * MAX_DEPTH:
-                return True
-        elif depth[tag]:
-            depth[tag] -= 1
-            total -= 1
-    return False

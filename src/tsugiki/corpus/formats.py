@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tsugiki.corpus.items import Limits, Page, Tally, Text
+from tsugiki.corpus.items import WHOLE, Limits, Page, Span, Tally, Text
 from tsugiki.corpus.read import read_records
 from tsugiki.corpus.texts import read_texts
 from tsugiki.errors import InputError
@@ -41,8 +41,12 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for suffix, kind in _ENDINGS if lower.endswith(suffix)), None)
 
 
-def read_items(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Page | Text]:
-    """The pages and texts of one file, in order; how it is compressed is seen by its first bytes.
+def read_items(
+    path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS, span: Span = WHOLE
+) -> Iterator[Page | Text]:
+    """The pages and texts of one file, or of a part of it, in order.
+
+    How it is compressed is seen by its first bytes.
 
     Damage is counted in `tally`, with its place, and never raised; `tally.records` is then the number of
     pages and texts and all that was left out. Raises InputError for a name of no known kind and for a
@@ -52,5 +56,5 @@ def read_items(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> It
     if kind is None:
         raise InputError(f"{path} is of no kind that is read", hint=f"known are {', '.join(SUFFIXES)}")
     if kind in ("warc", "wet"):
-        return read_records(path, tally, limits)
-    return read_texts(path, tally, limits)
+        return read_records(path, tally, limits, span)
+    return read_texts(path, tally, limits, span)

@@ -35,7 +35,7 @@ from tsugiki.corpus.neardup.units import (
     file_of,
     open_array,
 )
-from tsugiki.errors import StageError
+from tsugiki.errors import StageError, storage_errors
 
 LOOSE_ROWS = 5
 """Hashes a band: with 160 bands a pair of similarity 0.5 is proposed with probability 0.994, 0.3 with 0.32.
@@ -270,7 +270,7 @@ def _write_digests(
     """For each group, in the order of roots, the hash of (seed, its smallest id), and its root."""
     digests, roots = scratch / "group-digests", scratch / "group-roots"
     groups = 0
-    with digests.open("wb") as digests_out, roots.open("wb") as roots_out:
+    with storage_errors(scratch), digests.open("wb") as digests_out, roots.open("wb") as roots_out:
         for block in blocks_of(sizes.size):
             found = block.start + np.flatnonzero(sizes[block])
             names = ids[smallest[found]]

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from tsugiki.corpus.identify_kernel import tables_of
+from tsugiki.errors import storage_errors
 from tsugiki.languages import LanguagePack
 
 _SLICE_CHARACTERS = 1600
@@ -56,7 +59,8 @@ Identifier = Callable[[str, tuple[str, ...]], Identified]
 
 @cache
 def _identifier() -> Identifier:
-    model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    with storage_errors(Path(gettempdir())):  # the library unpacks its model into a file there
+        model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     return compiled(model) or library(model)
 
 

@@ -25,6 +25,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a file, as `spans.py` cuts it. What `start` and `stop` count depends on the file's kind.
+
+    WARC: bytes of the file. The part begins at the first record or member that is found from `start` on
+    (where it is `exact`, at `start` itself), and ends before the first one that begins at `stop` or later.
+    JSON lines: bytes of the lines, unpacked; each part begins at a line. Parquet: row groups.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    """None: to the end, whatever comes."""
+
+    first: int = 0
+    """The number of the first line or row."""
+
+    exact: bool = True
+
+
+WHOLE = Span()
+
+
+@dataclass(frozen=True)
 class Page:
     """One HTML page.
 
@@ -67,12 +89,18 @@ class Tally:
 
     Readers keep `records == pages + skipped.total()`, where a record is a WARC record, a line or a row, and
     each stretch of a file that can't be read as any is one broken record.
+
+    passed: bytes of the file that were read, roughly, for a person who waits. begin, end: of a `Span` of a
+    WARC file, where reading began, and where what follows it must begin.
     """
 
     records: int = 0
     pages: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     warnings: list[dict[str, str | int]] = field(default_factory=list)
+    passed: int = 0
+    begin: int = 0
+    end: int = 0
 
     def page(self) -> None:
         """Count a record that is given out."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tsugiki.corpus.items import Limits, Tally
+from tsugiki.corpus.items import WHOLE, Limits, Span, Tally
 from tsugiki.errors import InputError
 
 BATCH_BYTES = 512 << 20
@@ -32,8 +32,10 @@ def known_text(value: object) -> str | None:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else None
 
 
-def read_parquet(path: Path, tally: Tally, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of one file with `text`, `url`, `date`, `title`, and their numbers from 0.
+def read_parquet(
+    path: Path, tally: Tally, limits: Limits, span: Span = WHOLE
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file, or of some row groups: `text`, `url`, `date`, `title`, and their numbers from 0.
 
     Texts that are too large or not UTF-8 and row groups that are damaged are counted in `tally` and left
     out. Raises InputError where the file has no `text` column of strings.
@@ -49,10 +51,36 @@ def read_parquet(path: Path, tally: Tally, limits: Limits) -> Iterator[tuple[int
     with file:
         _check(path, schema)
         columns = ["text", *_columns(schema)]
-        first = 0
-        for group in range(file.metadata.num_row_groups):
-            yield from _group(_Source(file, columns, path.name, tally, limits), group, first)
+        first = span.first
+        row_bytes = path.stat().st_size / max(1, file.metadata.num_rows)
+        for group in range(span.start, file.metadata.num_row_groups if span.stop is None else span.stop):
+            for number, row in _group(_Source(file, columns, path.name, tally, limits), group, first):
+                tally.passed = int((number - span.first) * row_bytes)
+                yield number, row
             first += file.metadata.row_group(group).num_rows
+
+
+def group_spans(path: Path, unit_bytes: int) -> list[Span]:
+    """Row groups together until they have `unit_bytes` in the file; WHOLE where the file is no Parquet."""
+    try:
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        sizes = [
+            sum(group.column(i).total_compressed_size for i in range(group.num_columns)) for group in groups
+        ]
+    except FileNotFoundError:
+        raise
+    except _DAMAGE:
+        return [WHOLE]
+    spans: list[Span] = []
+    start = first = rows = size = 0
+    for number, (group, group_bytes) in enumerate(zip(groups, sizes, strict=True), 1):
+        rows += group.num_rows
+        size += group_bytes
+        if size >= unit_bytes or number == len(groups):
+            spans.append(Span(start, number, first))
+            start, first, size = number, rows, 0
+    return spans if len(spans) > 1 else [WHOLE]
 
 
 def _check(path: Path, schema: pa.Schema) -> None:

@@ -3,8 +3,10 @@
 Swallow asks for `<html lang>` or a Japanese title (arXiv:2404.17733 §3.1: F1 0.926). Added here, all as data
 of the language pack: the encoding, characters that hardly any other language uses (found in UTF-8 and in the
 pack's legacy encodings), the top-level domain, and, for scripts that many languages share, a declaration of
-another language as a veto. Nothing is decoded but the heads of pages in UTF-16, and of those in a legacy
-encoding where only the letters can tell.
+another language as a veto. What speaks for the language is then checked against the letters that a reader
+sees: translations have untranslated pages, templates declare what their texts are not, and images are
+served as pages. Nothing is decoded but the heads of pages in UTF-16, and of those in a legacy encoding where
+only the letters can tell.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsugiki.corpus import prefilter_kernel as kernel
+from tsugiki.corpus import prefilter_text_kernel as seen
 from tsugiki.corpus.decode import codec_of, decode
 from tsugiki.languages import CodePoints, LanguagePack
 
@@ -29,16 +32,26 @@ HEAD_BYTES = 1 << 16
 _EVIDENCE_BYTES = 1 << 14
 _EVIDENCE_IN_TITLE = 2
 _EVIDENCE_IN_HEAD = 20
+_EVIDENCE_BEYOND_DOUBT = 60
 _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes look like UTF-8 by chance
-# Of the sample crawl read in every encoding of the packs: where it is the right one, at least 48 % of the
-# characters are evidence and 72 valid ones come on each invalid byte; where it is a wrong one, never both.
-_LEGACY_EVIDENCE = 0.4
+# Of the sample crawl written in every encoding of the packs and read in each: where it is the right one, the
+# characters that the pack calls frequent are 36 % at least for Chinese and 43 % for Japanese; where it is a
+# wrong one with 50 valid characters for each invalid byte, 25 % at most.
+_LEGACY_FREQUENT = 1 / 3
 _LEGACY_VALID = 50
-_VISIBLE_LETTERS = 2000
+_VISIBLE_LETTERS = 1000
+_OWN_SHARE = 0.1  # of the letters seen; untranslated pages in a translated frame have up to 5 %
+_DECLARED_WORDS = 0.5  # of the share of stop words that a page without a declaration needs
+_TOO_FEW_TO_TELL = 20  # letters
+_BINARY_BYTES = 4  # of the first 512; pictures have dozens, and damaged pages one
+_FEW_UNLINKED = 50  # letters outside of links: less than that is a title over a list of links
 _STOP_WORDS = 3  # different ones at least,
 _STOP_WORDS_PART = 4  # and a quarter of a long list, some of which are words of other languages too
-_LETTERS_PER_STOP_WORD = 60  # short pages need fewer
+_LETTERS_PER_STOP_WORD = 150  # short pages need fewer
+_WORDS_TO_TELL = 30  # of so many, the share of stop words says more than how many different ones there are
+_FOREIGN_BYTES = 0.2  # of the letters: more bytes that are no UTF-8 are not letters with accents
 _ESCAPE = b"\x1b"
+_FOUR_BYTES = b"\x81\x30\x81\x30"  # one character of GB 18030 (§4.2): Latin letters, no-break spaces
 _UTF_16 = {b"\xff\xfe": "utf_16_le", b"\xfe\xff": "utf_16_be"}
 _TITLE_CHARACTERS = 1 << 16
 _TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{0,2000})", re.IGNORECASE)
@@ -67,7 +80,11 @@ def host_of(url: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Facts:
-    """A pack's facts as the kernels want them. `legacy`: one table for each legacy encoding of two bytes."""
+    """A pack's facts as the kernels want them.
+
+    legacy: one table for each legacy encoding of two bytes. script: the letters of the language, of all.
+    shared: whether other languages are written in them. ascii_script: whether A to Z are among them.
+    """
 
     pack: LanguagePack
     html_lang: frozenset[int]
@@ -75,7 +92,9 @@ class _Facts:
     domains: tuple[str, ...]
     evidence: Table | None
     legacy: tuple[Table, ...]
-    letters: Table | None
+    script: Table
+    shared: bool
+    ascii_script: bool
     stop_words: npt.NDArray[np.uint64]
     escapes: bool
 
@@ -97,20 +116,64 @@ def is_candidate(
     if codec:
         head = head.decode(codec, "replace").encode("utf-8", "replace")
     view = np.frombuffer(head, np.uint8)
-    lang, meta_lang, charset_begin, charset_end, title_begin, title_end = kernel.scan_head(view).tolist()
+    lang, meta_lang, charset_begin, charset_end, *title, binary = kernel.scan_head(view).tolist()
+    if binary >= _BINARY_BYTES and not _is_wide_label(http_charset):
+        return False
     declared = lang or meta_lang or (packed_subtag(http_language) if http_language else 0)
+    begin = max(title[1], 0)
     if declared in facts.html_lang:
-        return True
-    if pack.prefilter.trust_other_lang and declared:
+        return not _is_contradicted(view, begin, head, facts)
+    if facts.pack.prefilter.trust_other_lang and declared:
         return False
     charset = head[charset_begin:charset_end] if charset_begin >= 0 else None
-    if _has_evidence(view, head, (title_begin, title_end), (http_charset, charset), facts):
-        return True
-    if declared:
+    if _has_evidence(view, head, (title[0], title[1]), (http_charset, charset), facts):
+        return not _is_contradicted(view, begin, head, facts)
+    if not declared and facts.domains and _host_bytes(url).endswith(facts.domains):
+        return not _is_contradicted(view, begin, head, facts)
+    return not declared and facts.shared and _in_script(view, begin, body, http_charset, facts)
+
+
+def _is_wide_label(charset: str | None) -> bool:
+    """Whether UTF-16 or UTF-32 is declared, in which every second byte may be 0."""
+    return charset is not None and charset.strip().lower().startswith(("utf-16", "utf-32", "utf16", "ucs"))
+
+
+def _is_contradicted(view: Table, begin: int, head: bytes, facts: _Facts) -> bool:
+    """Whether what a reader sees is in other letters or words than the language's, or nothing but links.
+
+    Bytes that are no UTF-8 are taken for the language's own letters, unless A to Z are: then they are foreign
+    ones, of two bytes. Text between ISO 2022 escapes is not read; nor is that of a page with few letters.
+    """
+    end = min(_EVIDENCE_BYTES, view.size)
+    if facts.evidence is not None:  # the quickest way to tell most pages that are what they seem
+        hits, _ = kernel.count_utf8(view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT)
+        if hits >= _EVIDENCE_BEYOND_DOUBT:
+            return False
+    if not facts.ascii_script and _has_escapes(head, end):
         return False
-    return (bool(facts.domains) and _host_bytes(url).endswith(facts.domains)) or (
-        facts.letters is not None and _in_script(view, body, http_charset, facts)
+    least = facts.pack.prefilter.undeclared_share if facts.shared else None
+    share = least or _OWN_SHARE
+    foreign = int((1 - share) * _VISIBLE_LETTERS)  # more of them, and the share is out of reach
+    enough = _VISIBLE_LETTERS if facts.shared else int(share * _VISIBLE_LETTERS)
+    inside, outside, broken, _, linked, ended, tokens, hits = seen.count_visible(
+        view[:end], begin, facts.script, facts.stop_words, _VISIBLE_LETTERS, foreign, enough, 0
     )
+    if facts.ascii_script:
+        outside += broken // 2
+    else:
+        inside += broken
+    letters = inside + outside
+    if facts.shared and ended and end == view.size and _is_of_links(letters, linked):
+        return True
+    if facts.shared and tokens >= _WORDS_TO_TELL and facts.stop_words.size:
+        least_words = facts.pack.prefilter.stop_word_share * _DECLARED_WORDS
+        return bool(inside < share * letters or hits < least_words * tokens)
+    return letters >= _TOO_FEW_TO_TELL and inside < share * letters
+
+
+def _is_of_links(letters: int, linked: int) -> bool:
+    """Whether there are links and hardly any letters outside of them: there is no main text then."""
+    return linked > 0 and letters < _FEW_UNLINKED
 
 
 def _has_evidence(
@@ -149,37 +212,44 @@ def _has_escapes(head: bytes, end: int) -> bool:
 def _is_legacy(view: Table, end: int, title: tuple[int, int], table: Table) -> bool:
     """Whether the head reads as text of the language in the table's encoding."""
     hits, valid, broken = kernel.count_legacy(view, 0, end, table)
-    if _LEGACY_VALID * (broken - 1) > valid or hits < _LEGACY_EVIDENCE * valid:  # one stray byte is no sign
+    if _LEGACY_VALID * (broken - 1) > valid or hits < _LEGACY_FREQUENT * valid:  # one stray byte is no sign
         return False
     if hits >= _EVIDENCE_IN_HEAD:
         return True
     return title[0] >= 0 and bool(kernel.count_legacy(view, *title, table)[0] >= _EVIDENCE_IN_TITLE)
 
 
-def _in_script(view: Table, body: bytes, http_charset: str | None, facts: _Facts) -> bool:
+def _in_script(view: Table, begin: int, body: bytes, http_charset: str | None, facts: _Facts) -> bool:
     """Whether enough of the letters that a reader sees in the head belong to the pack's script.
 
-    Enough of the pack's stop words must be among them: these tell the languages of one script apart.
+    Enough of the words must be stop words of the pack: these tell the languages of one script apart.
     """
-    head = view[:_EVIDENCE_BYTES]
-    inside, outside, broken, words = _visible(head, facts)
-    if broken or _has_escapes(body, _EVIDENCE_BYTES):  # rare: a legacy encoding, and only letters to go by
+    known_words = facts.stop_words.size
+    most_words = min(max(_STOP_WORDS, known_words // _STOP_WORDS_PART), known_words)
+    least = facts.pack.prefilter.undeclared_share or 0.0
+    foreign = int((1 - least) * _VISIBLE_LETTERS)
+    limits = (facts.script, facts.stop_words, _VISIBLE_LETTERS, foreign, _VISIBLE_LETTERS, 0)
+    escapes = _has_escapes(body, _EVIDENCE_BYTES)
+    whole = view.size <= _EVIDENCE_BYTES
+    inside, outside, broken, words, linked, ended, tokens, hits = seen.count_visible(
+        view[:_EVIDENCE_BYTES], begin, *limits
+    )
+    if facts.ascii_script and (escapes or broken > _FOREIGN_BYTES * (inside + outside)):
+        return False
+    if (broken or escapes) and not facts.ascii_script:  # rare: a legacy encoding, and only letters to go by
         decoded = decode(body[:_EVIDENCE_BYTES], http_charset, facts.pack)
         if decoded is None:
             return False
-        head = np.frombuffer(decoded.text.encode("utf-8", "replace"), np.uint8)
-        inside, outside, _, words = _visible(head, facts)
-    least = facts.pack.prefilter.undeclared_share or 0.0
-    known_words = facts.stop_words.size
-    enough_words = min(
-        max(_STOP_WORDS, known_words // _STOP_WORDS_PART), known_words, inside // _LETTERS_PER_STOP_WORD
-    )
-    return bool(inside and inside >= least * (inside + outside) and words >= enough_words)
-
-
-def _visible(head: Table, facts: _Facts) -> list[int]:
-    counts: list[int] = kernel.count_visible(head, facts.letters, facts.stop_words, _VISIBLE_LETTERS).tolist()
-    return counts
+        view = np.frombuffer(decoded.text.encode("utf-8", "replace"), np.uint8)
+        inside, outside, _, words, linked, ended, tokens, hits = seen.count_visible(view, 0, *limits)
+    letters = inside + outside
+    if not inside or inside < least * letters:
+        return False
+    if ended and whole and _is_of_links(letters, linked):
+        return False
+    if tokens >= _WORDS_TO_TELL and known_words:
+        return bool(hits >= facts.pack.prefilter.stop_word_share * tokens)
+    return bool(words >= min(most_words, (inside + linked) // _LETTERS_PER_STOP_WORD))
 
 
 def packed_subtag(tag: str) -> int:
@@ -219,6 +289,8 @@ def _facts(pack: LanguagePack) -> _Facts:
 def _compile(pack: LanguagePack) -> _Facts:
     facts = pack.prefilter
     spans = tuple(span for ranges in pack.script.classes.values() for span in ranges)
+    script = _letters((*spans, *facts.evidence) if spans else ())
+    frequent = pack.decoding.frequent or facts.evidence
     wide = [codec for codec in pack.decoding.legacy_encodings if not codec.startswith("iso2022")]
     return _Facts(
         pack=pack,
@@ -226,15 +298,17 @@ def _compile(pack: LanguagePack) -> _Facts:
         charsets=frozenset(facts.charsets),
         domains=tuple(f".{domain}" for domain in facts.domains),
         evidence=_marked(facts.evidence) if facts.evidence else None,
-        legacy=tuple(_legacy_table(codec, facts.evidence) for codec in wide) if facts.evidence else (),
-        letters=_letters(spans) if facts.undeclared_share is not None else None,
+        legacy=tuple(_legacy_table(codec, frequent) for codec in wide) if facts.evidence else (),
+        script=script,
+        shared=facts.undeclared_share is not None,
+        ascii_script=bool(script[ord("a")] == kernel.INSIDE),
         stop_words=np.array([_hash(word) for word in pack.stop_words[:_MOST_STOP_WORDS]], np.uint64),
         escapes=any(codec.startswith("iso2022") for codec in facts.charsets),
     )
 
 
 def _hash(word: str) -> int:
-    return int(kernel.hash_word(np.frombuffer(word.encode(), np.uint8)))
+    return int(seen.hash_word(np.frombuffer(word.encode(), np.uint8)))
 
 
 _NOTHING: Table = np.zeros(_BASIC_PLANE, np.uint8)
@@ -271,6 +345,9 @@ def _legacy_table(codec: str, spans: tuple[CodePoints, ...]) -> Table:
             character = _character(bytes([lead, trail]), codec)
             if character:
                 table[(lead << 8) | trail] = _kind(character, spans)
+    if _character(_FOUR_BYTES, codec):
+        for lead in range(0x81, 0xFF):  # pairs of a byte and a digit are halves of such characters
+            table[(lead << 8) | 0x30 : (lead << 8) | 0x3A] = kernel.NEUTRAL
     return table
 
 

@@ -13,46 +13,49 @@ import numpy as np
 
 _kernel: Any = nb.njit
 
-LANG, META_LANG, CHARSET_BEGIN, CHARSET_END, TITLE_BEGIN, TITLE_END = range(6)
+LANG, META_LANG, CHARSET_BEGIN, CHARSET_END, TITLE_BEGIN, TITLE_END, BINARY = range(7)
 """Places in the answer of `scan_head`."""
 
 _LANG_BYTES = 4096
 _CHARSET_BYTES = 1 << 14  # HTML asks for the first 1,024 bytes; real pages put scripts before it
+_BINARY_LOOKED_AT = 512
 _ATTRIBUTES_BYTES = 1000
 _TITLE_BYTES = 8000
 _BYTES = nb.types.Array(nb.uint8, 1, "C", readonly=True)
 
 
-def _word(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def lower_word(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A word in small letters as `begins` wants it."""
     return np.frombuffer(bytearray(text.encode()), np.uint8)
 
 
-_HTML, _META, _TITLE, _BODY, _XML = map(_word, ("html", "meta", "title", "body", "?xml"))
-_SCRIPT, _STYLE, _COMMENT, _COMMENT_END = map(_word, ("script", "style", "!--", "-->"))
-_LANG, _CONTENT, _CHARSET = map(_word, ("lang", "content", "charset"))
-_ENCODING, _CONTENT_LANGUAGE = map(_word, ("encoding", "content-language"))
+_HTML, _META, _TITLE, _BODY, _XML = map(lower_word, ("html", "meta", "title", "body", "?xml"))
+_LANG, _CONTENT, _CHARSET = map(lower_word, ("lang", "content", "charset"))
+_ENCODING, _CONTENT_LANGUAGE = map(lower_word, ("encoding", "content-language"))
 _WORDS = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 _NAME = _BYTES
 
 
 @_kernel(nb.boolean(nb.uint8), inline="always")
-def _is_letter(byte: Any) -> Any:
+def is_letter(byte: Any) -> Any:
+    """Whether an ASCII letter."""
     return 97 <= (byte | 32) <= 122  # noqa: PLR2004 (a to z)
 
 
 @_kernel(nb.boolean(nb.uint8), inline="always")
-def _is_space(byte: Any) -> Any:
+def is_space(byte: Any) -> Any:
+    """Whether ASCII white space."""
     return byte == 32 or 9 <= byte <= 13  # noqa: PLR2004
 
 
 @_kernel(nb.boolean(nb.uint8), inline="always")
 def _is_label(byte: Any) -> Any:
     """Letters, digits and _:.- as in the names of character sets."""
-    return _is_letter(byte) or 48 <= byte <= 58 or byte == 45 or byte == 46 or byte == 95  # noqa: PLR1714, PLR2004
+    return is_letter(byte) or 48 <= byte <= 58 or byte == 45 or byte == 46 or byte == 95  # noqa: PLR1714, PLR2004
 
 
 @_kernel(nb.boolean(_BYTES, nb.int64, _NAME), nogil=True, cache=True)
-def _begins(head: Any, place: int, word: Any) -> bool:
+def begins(head: Any, place: int, word: Any) -> bool:
     """Whether `word` (lower case) stands at `place`, whatever the case."""
     if place + word.size > head.size:
         return False
@@ -68,7 +71,7 @@ def _begins(head: Any, place: int, word: Any) -> bool:
 @_kernel(nb.int64(_BYTES, nb.int64, nb.int64, _NAME), nogil=True, cache=True)
 def _find(head: Any, begin: int, end: int, word: Any) -> int:
     for place in range(begin, end - word.size + 1):
-        if (head[place] | 32) == (word[0] | 32) and _begins(head, place, word):
+        if (head[place] | 32) == (word[0] | 32) and begins(head, place, word):
             return place
     return -1
 
@@ -99,12 +102,12 @@ def _value(head: Any, begin: int, end: int, name: Any) -> int:
         if _is_label(before) and before != 58:  # noqa: PLR2004 (:)
             continue
         k = place
-        while k < end and _is_space(head[k]):
+        while k < end and is_space(head[k]):
             k += 1
         if k == end or head[k] != 61:  # noqa: PLR2004 (=)
             continue
         k += 1
-        while k < end and (_is_space(head[k]) or head[k] == 34 or head[k] == 39):  # noqa: PLR2004
+        while k < end and (is_space(head[k]) or head[k] == 34 or head[k] == 39):  # noqa: PLR2004
             k += 1
         return k
 
@@ -114,7 +117,7 @@ def _subtag(head: Any, begin: int) -> int:
     """Two or three letters, lower case, packed into one number; 0 if there are more or less."""
     out = np.int64(0)
     k = begin
-    while k < head.size and _is_letter(head[k]):
+    while k < head.size and is_letter(head[k]):
         if k - begin == 3:  # noqa: PLR2004
             return 0
         out = (out << 8) | np.int64(head[k] | 32)
@@ -134,16 +137,30 @@ def _charset(head: Any, value: int, end: int, out: Any) -> None:
         out[CHARSET_END] = k
 
 
+@_kernel(nb.int64(_BYTES), nogil=True, cache=True)
+def _binary_bytes(head: Any) -> int:
+    """How many of the first 512 bytes are "binary data bytes", which no text has (WHATWG MIME Sniffing, §3).
+
+    These are the controls but tab, line feed, form feed, carriage return and escape.
+    """
+    count = 0
+    for k in range(min(head.size, _BINARY_LOOKED_AT)):
+        byte = head[k]
+        count += byte < 9 or byte == 11 or 14 <= byte <= 26 or 28 <= byte <= 31  # noqa: PLR2004
+    return count
+
+
 @_kernel(nb.int64[::1](_BYTES), nogil=True, cache=True)
 def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
     """What the markup of the head declares, as numbers and places; -1 or 0 for what is not there.
 
     Reads up to the <body>. Returns what the constants of this module name: the packed primary subtag of
     `<html lang>` and of a Content-Language `<meta>` (both in the first 4,096 bytes), the place of the charset
-    (first 16 kB) and of the title's text.
+    (first 16 kB) and of the title's text, and how many of the first 512 bytes are binary.
     """
-    out = np.full(6, -1, np.int64)
+    out = np.full(7, -1, np.int64)
     out[LANG] = out[META_LANG] = 0
+    out[BINARY] = _binary_bytes(head)
     place = 0
     while place < head.size - 5:
         if head[place] != 60:  # noqa: PLR2004 (<)
@@ -151,7 +168,7 @@ def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
             continue
         place += 1
         begin = place
-        if _begins(head, place, _META):
+        if begins(head, place, _META):
             end = _end_of_tag(head, place, _ATTRIBUTES_BYTES)
             place = end
             if out[CHARSET_BEGIN] < 0 and begin < _CHARSET_BYTES:
@@ -163,7 +180,7 @@ def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
             ):
                 value = _value(head, begin, end, _CONTENT)
                 out[META_LANG] = _subtag(head, value) if value >= 0 else 0
-        elif _begins(head, place, _TITLE):
+        elif begins(head, place, _TITLE):
             begin = _end_of_tag(head, place, _ATTRIBUTES_BYTES) + 1
             end = begin
             while end < min(head.size, begin + _TITLE_BYTES) and head[end] != 60:  # noqa: PLR2004
@@ -172,29 +189,28 @@ def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
                 out[TITLE_BEGIN] = min(begin, end)
                 out[TITLE_END] = end
             place = end
-        elif _begins(head, place, _HTML):
+        elif begins(head, place, _HTML):
             end = _end_of_tag(head, place, _ATTRIBUTES_BYTES)
             value = _value(head, begin, end, _LANG) if out[LANG] == 0 and begin < _LANG_BYTES else -1
             if value >= 0:
                 out[LANG] = _subtag(head, value)
             place = end
-        elif _begins(head, place, _XML):
+        elif begins(head, place, _XML):
             end = _end_of_tag(head, place, _ATTRIBUTES_BYTES)
             _charset(head, _value(head, begin, end, _ENCODING), end, out)
-        elif _begins(head, place, _BODY):
+        elif begins(head, place, _BODY):
             break
     return out
 
 
-INSIDE, OUTSIDE = 1, 2
-"""What a table of the kernels below says of a character; 0: neither."""
+INSIDE, OUTSIDE, NEUTRAL = 1, 2, 3
+"""What a table of the kernels says of a character; 0: none of them. NEUTRAL: valid, but says nothing."""
 
-_HASH_START = np.uint64(0xCBF29CE484222325)
 _HIGH_BITS = np.uint64(0x8080808080808080)
 
 
-@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), nogil=True, cache=True)
-def _code_point(head: Any, place: int, end: int) -> int:
+@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always")
+def code_point(head: Any, place: int, end: int) -> int:
     """The UTF-8 character at `place` as code · 8 + bytes; negative: there is none; 0: it is cut off."""
     lead = np.int64(head[place])
     if lead < 0xC2 or lead > 0xF4:  # noqa: PLR2004
@@ -225,7 +241,8 @@ def _skip_ascii(head: Any, words: Any, place: int, end: int) -> int:
 
 
 @_kernel(_WORDS(_BYTES), inline="always")
-def _words(head: Any) -> Any:
+def words_of(head: Any) -> Any:
+    """The bytes, eight in each number; those of the last that are less than eight are left out."""
     return head[: head.size - head.size % 8].view(np.uint64)
 
 
@@ -237,17 +254,17 @@ def _words(head: Any) -> Any:
 def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int) -> Any:
     """How many characters of head[begin:end] are INSIDE by `table`, and how many bytes are no UTF-8.
 
-    `table` is of the code points up to FFFF. Stops at `enough` characters.
+    `table` is of the code points up to FFFF. Stops at `enough` characters, or behind `enough` such bytes.
     """
-    words = _words(head)
+    words = words_of(head)
     hits = 0
     broken = 0
     place = begin
-    while hits < enough:
+    while hits < enough and broken <= enough:
         place = _skip_ascii(head, words, place, end)
         if place >= end:
             break
-        found = _code_point(head, place, end)
+        found = code_point(head, place, end)
         if found == 0:
             break
         if found < 0:
@@ -269,7 +286,7 @@ def count_legacy(head: Any, begin: int, end: int, table: Any) -> Any:
     hits = 0
     valid = 0
     broken = 0
-    words = _words(head)
+    words = words_of(head)
     place = _skip_ascii(head, words, begin, end)
     while place < end:
         kind = np.uint8(0)
@@ -279,95 +296,7 @@ def count_legacy(head: Any, begin: int, end: int, table: Any) -> Any:
         if kind == 0:
             kind = table[0x10000 + np.int64(head[place])]
         hits += kind == INSIDE
-        valid += kind != 0
+        valid += kind == INSIDE or kind == OUTSIDE  # noqa: PLR1714 (as numba wants it)
         broken += kind == 0
         place = _skip_ascii(head, words, place + step, end)
     return hits, valid, broken
-
-
-@_kernel(nb.int64(_BYTES, nb.int64), nogil=True, cache=True)
-def _after_markup(head: Any, place: int) -> int:
-    """Where the text goes on after the tag, comment, script or style that begins at `place`."""
-    if _begins(head, place + 1, _COMMENT):
-        end = _find(head, place + 4, head.size, _COMMENT_END)
-        return end + 3 if end >= 0 else head.size
-    script = _begins(head, place + 1, _SCRIPT)
-    if not script and not _begins(head, place + 1, _STYLE):
-        return _end_of_tag(head, place, head.size) + 1
-    k = place + 6
-    while k + 1 < head.size:
-        if head[k] == 60 and head[k + 1] == 47 and _begins(head, k + 2, _SCRIPT if script else _STYLE):  # noqa: PLR2004
-            return _end_of_tag(head, k, head.size) + 1
-        k += 1
-    return head.size
-
-
-@_kernel(nb.int64(_BYTES, nb.int64), nogil=True, cache=True)
-def _after_entity(head: Any, place: int) -> int:
-    """Behind an entity such as &nbsp; at `place`; `place` itself where there is none."""
-    k = place + 1
-    while k < head.size and k - place < 32 and (_is_letter(head[k]) or 48 <= head[k] <= 57):  # noqa: PLR2004
-        k += 1
-    return k + 1 if k < head.size and head[k] == 59 else place  # noqa: PLR2004 (;)
-
-
-@_kernel(nb.uint64(nb.uint64, nb.uint8), inline="always")
-def hash_letter(value: Any, byte: Any) -> Any:
-    """FNV-1a, a byte more; capitals A to Z as small letters."""
-    if 65 <= byte <= 90:  # noqa: PLR2004
-        byte |= 32
-    return (value ^ np.uint64(byte)) * np.uint64(0x100000001B3)
-
-
-@_kernel(nb.uint64(_BYTES), nogil=True, cache=True)
-def hash_word(word: Any) -> Any:
-    """The hash of a word in UTF-8."""
-    value = _HASH_START
-    for k in range(word.size):
-        value = hash_letter(value, word[k])
-    return value
-
-
-@_kernel(nb.int64[::1](_BYTES, nb.uint8[::1], nb.uint64[::1], nb.int64), nogil=True, cache=True)
-def count_visible(head: Any, table: Any, words: Any, enough: int) -> Any:  # noqa: C901 (one pass)
-    """What a reader sees of the head, tags, comments, scripts and styles left out, up to `enough` letters.
-
-    table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Returns the
-    letters INSIDE, those OUTSIDE, the bytes that are no UTF-8, and how many of `words` occur.
-    """
-    out = np.zeros(4, np.int64)
-    place = 0
-    word = _HASH_START
-    seen = np.int64(0)
-    while place < head.size and out[0] + out[1] < enough:
-        byte = head[place]
-        step = 1
-        kind = np.uint8(0)
-        if byte == 60:  # noqa: PLR2004 (<)
-            step = _after_markup(head, place) - place
-        elif byte == 38:  # noqa: PLR2004 (&)
-            step = max(1, _after_entity(head, place) - place)
-        elif byte < 0x80:  # noqa: PLR2004
-            kind = table[byte]
-        else:
-            found = _code_point(head, place, head.size)
-            if found == 0:
-                break
-            if found > 0:
-                step = found & 7
-                kind = table[found >> 3] if found >> 3 < table.size else np.uint8(0)
-            out[2] += found < 0
-        if kind == 0:
-            for k in range(words.size if word != _HASH_START else 0):
-                seen |= np.int64(words[k] == word) << k
-            word = _HASH_START
-        else:
-            for k in range(step):
-                word = hash_letter(word, head[place + k])
-            out[0] += kind == INSIDE
-            out[1] += kind == OUTSIDE
-        place += step
-    while seen:
-        out[3] += seen & 1
-        seen >>= 1
-    return out

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tsugiki.corpus.gzip_members import GZIP_MAGIC, GzipMembers
 from tsugiki.corpus.http import HttpError, OversizeError, is_html_type, parse_charset, parse_response
-from tsugiki.corpus.items import Limits, Page, Tally, Text
+from tsugiki.corpus.items import WHOLE, Limits, Page, Span, Tally, Text
 from tsugiki.corpus.records import Fault, Record, Window, parse_records
 from tsugiki.corpus.wet import text_of_record
 from tsugiki.corpus.zstd import ZstdFrames, is_zstd
@@ -30,18 +30,23 @@ def read_warc(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Ite
     return (item for item in read_records(path, tally, limits) if isinstance(item, Page))
 
 
-def read_records(path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Page | Text]:
-    """The HTML pages (HTTP status 200) and WET texts of one WARC file, in file order.
+def read_records(
+    path: Path, tally: Tally, limits: Limits = _DEFAULT_LIMITS, span: Span = WHOLE
+) -> Iterator[Page | Text]:
+    """The HTML pages (HTTP status 200) and WET texts of one WARC file, or of a part of it, in file order.
 
-    The file is plain, or made of gzip members or zstd frames, whatever its name says. Never raises for
-    damaged content: it is counted in `tally`. Raises OSError where the file can't be opened.
+    A walk knows nothing but its place, so parts hold together what the whole holds if each begins where the
+    one before it ended: `tally.begin` and `tally.end` say where that was. The file is plain, or made of gzip
+    members or zstd frames, whatever its name says. Never raises for damaged content: it is counted in
+    `tally`. Raises OSError where the file can't be opened.
     """
     with path.open("rb") as file:
         if file.seek(0, io.SEEK_END) == 0:
             tally.fault(path.name, 0, "broken", "the file is empty")
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for offset, record in _walk(data, path.name, limits):
+            for offset, record in _walk(data, path.name, limits, span, tally):
+                tally.passed = offset - tally.begin
                 if isinstance(record, Fault):
                     tally.fault(path.name, offset, "broken", record.message)
                     continue
@@ -114,29 +119,50 @@ def _response(file: str, offset: int, record: Record, tally: Tally, limit: int) 
     )
 
 
-def _walk(data: mmap.mmap, name: str, limits: Limits) -> Iterator[tuple[int, Record | Fault]]:
-    """The records and faults of a file, each with its offset there.
+def _walk(
+    data: mmap.mmap, name: str, limits: Limits, span: Span, tally: Tally
+) -> Iterator[tuple[int, Record | Fault]]:
+    """The records and faults of a file or a part of it, each with its offset there.
 
     The first bytes say how the file is compressed; where they say nothing, its name does.
     """
     head = data[: len(GZIP_MAGIC) + 1]
     if is_zstd(head) or (not head.startswith((GZIP_MAGIC[:2], b"WARC")) and name.endswith(".zst")):
         frames = ZstdFrames(data, limits.max_window_bytes)
-        if frames.fault is not None:
+        if frames.fault is not None and not span.start:
             yield 0, Fault(0, frames.fault)
-        yield from _walk_members(data, frames, limits)
+        yield from _walk_members(data, frames, limits, span, tally)
     elif head.startswith(GZIP_MAGIC[:2]) or (not head.startswith(b"WARC") and name.endswith(".gz")):
-        yield from _walk_members(data, GzipMembers(data), limits)
+        yield from _walk_members(data, GzipMembers(data), limits, span, tally)
     else:
-        for record in parse_records(Window(data), limits):
+        yield from _walk_plain(data, limits, span, tally)
+
+
+def _walk_plain(
+    data: mmap.mmap, limits: Limits, span: Span, tally: Tally
+) -> Iterator[tuple[int, Record | Fault]]:
+    window = Window(data)
+    window.at = span.start
+    if not span.exact:
+        window.at -= 1  # the line end before the record counts
+        window.resynchronize()
+    tally.begin = window.at
+    stop = len(data) if span.stop is None else span.stop
+    if window.at < stop:
+        for record in parse_records(window, limits):
+            if record.position >= stop:
+                tally.end = record.position
+                return
             yield record.position, record if isinstance(record, Fault) else record._replace(position=0)
+    tally.end = window.at
 
 
 def _walk_members(
-    data: mmap.mmap, members: GzipMembers | ZstdFrames, limits: Limits
+    data: mmap.mmap, members: GzipMembers | ZstdFrames, limits: Limits, span: Span, tally: Tally
 ) -> Iterator[tuple[int, Record | Fault]]:
-    offset = 0
-    while offset < len(data):
+    offset = tally.begin = span.start if span.exact else members.next(span.start)
+    stop = len(data) if span.stop is None else span.stop
+    while offset < stop:
         if not members.begins(offset):
             found = members.next(offset)
             yield offset, Fault(0, f"{found - offset} bytes that are no {members.name}")
@@ -155,6 +181,7 @@ def _walk_members(
             offset = after
         else:
             offset = yield from _walk_stream(offset, members, limits)
+    tally.end = offset
 
 
 def _walk_stream(

@@ -81,11 +81,20 @@ class SegmentWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._end()
-        elif self._stack is not None:
-            self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            if error is None:
+                self._end()
+        except BaseException as failure:
+            self._abandon(failure)
+            raise
+        if error is not None:
+            self._abandon(error)
+
+    def _abandon(self, error: BaseException) -> None:
+        """Remove what is half-written; raises StorageError where the error says that the disk is full."""
+        if self._stack is not None:
+            self._stack.__exit__(type(error), error, error.__traceback__)
 
     def add(self, row: Mapping[str, Any], signature: npt.NDArray[np.uint32] | None, score: float) -> None:
         """Add a document; `signature` only if it passed."""

@@ -1,6 +1,6 @@
 """The corpus stage: files of a crawl in, documents out.
 
-work/units/*                   one a file: its documents with features, reasons and signatures (segments.py)
+work/units/*                   each a file or a part of one: documents with features, reasons and signatures
 documents/part-*.parquet       kept documents
 rejected/part-*.parquet        rejected ones with every reason, near-duplicates among them
 hosts.parquet                  the hosts of the corpus, and which ones are blocked
@@ -9,7 +9,6 @@ index/                         band keys for later corpora, where that was asked
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -53,8 +52,10 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     none of the language, or none that passes, StageError where the split can't be proven.
     """
     from tsugiki.corpus.assemble import Material, assemble
+    from tsugiki.corpus.engine import give_memory_back
     from tsugiki.corpus.toolbox import open_toolbox
 
+    give_memory_back()
     start = time.perf_counter()
     resources = _resources(config, inputs, out)
     toolbox = open_toolbox(config, resources)  # says now what is wrong in a list or a model
@@ -162,38 +163,18 @@ def _make_units(
     config: Config, files: Sequence[InputFile], resources: Resources, engine: Engine, out: Workspace
 ) -> list[Path]:
     """Make the units that are not there yet; the paths of all, in the order of `files`."""
-    from tsugiki.corpus.engine import Rate, run_tasks
-    from tsugiki.corpus.unit import make_unit
+    from tsugiki.corpus import spans, units
 
     directory = out.work / "units"
     directory.mkdir(exist_ok=True)
     version = identity_of({"config": config.identity_payload(), "code_version": CODE_VERSION})
-    units = [directory / _digest(f"{version}\n{file.key}") for file in files]
-    shared: dict[str, Any] = {
+    job: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "resources": resources.as_dict(),
         "downloads": str(out.work / "downloads"),
     }
-    jobs = [
-        {**shared, "file": file.address, "unit": str(unit)}
-        for file, unit in zip(files, units, strict=True)
-        if not _json_of(unit).exists()
-    ]
-    done = len(files) - len(jobs)
-    missing = sum(f.bytes or 0 for f, unit in zip(files, units, strict=True) if not _json_of(unit).exists())
-    rate = Rate(missing)
-    out.progress(done, len(files), "files", "reading")
-    for count, made in enumerate(run_tasks(make_unit, jobs, engine), start=done + 1):
-        out.progress(count, len(files), "files", rate.note(made["bytes"], made["pages"]))
-    return units
-
-
-def _digest(key: str) -> str:
-    return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
-
-
-def _json_of(unit: Path) -> Path:
-    return unit.with_suffix(".json")
+    making = units.Making(directory, version, job, engine, out)
+    return units.make_units(files, making, spans.UNIT_BYTES)
 
 
 def _gather(units: Sequence[Path], toolbox: Any) -> tuple[UnitStatistics, Histograms, list[Segment]]:
@@ -205,7 +186,7 @@ def _gather(units: Sequence[Path], toolbox: Any) -> tuple[UnitStatistics, Histog
     statistics, histograms = UnitStatistics(), Histograms(toolbox.pack, toolbox.rules)
     segments: list[Segment] = []
     for unit in units:
-        data = read_json(_json_of(unit))
+        data = read_json(unit.with_suffix(".json"))
         statistics.add(UnitStatistics.from_dict(data["statistics"]))
         histograms.merge(histograms.restored(data["histograms"]))
         # the run may have been moved since the unit was made: only names count

@@ -1,4 +1,4 @@
-"""One input file -> its documents, each with features and reasons: the work unit of the corpus stage.
+"""A file or a part of one -> its documents, each with features and reasons: the corpus stage's unit of work.
 
 Units know nothing of each other, so any number of workers, in any order, gives the same bytes.
 """
@@ -9,7 +9,8 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,18 @@ from tsugiki.corpus.extract import extract, tidy
 from tsugiki.corpus.features import Features, compute_features
 from tsugiki.corpus.formats import read_items
 from tsugiki.corpus.histograms import Histograms
+from tsugiki.corpus.hosts.names import host_of
 from tsugiki.corpus.identify import identify, is_language
-from tsugiki.corpus.items import Page, Tally, Text
+from tsugiki.corpus.items import WHOLE, Page, Span, Tally, Text
 from tsugiki.corpus.minhash import shingles, signature
-from tsugiki.corpus.prefilter import host_of, is_candidate, page_title
+from tsugiki.corpus.prefilter import is_candidate, page_title
 from tsugiki.corpus.remote import is_local, local_copy
 from tsugiki.corpus.rules import failing
 from tsugiki.corpus.segments import SegmentWriter
 from tsugiki.corpus.statistics import UnitStatistics
 from tsugiki.corpus.toolbox import CONTAMINATED, Toolbox, toolbox_of
 from tsugiki.corpus.transfer import Transfer
+from tsugiki.corpus.unit_progress import UnitProgress
 
 LANGUAGE_REASON = "language"
 CONTAMINATED_REASON = "contaminated"
@@ -49,9 +52,10 @@ _HISTOGRAM_ROWS = 2048
 
 
 def make_unit(job: dict[str, Any]) -> dict[str, Any]:
-    """Process the file `job["file"]` and write the unit `job["unit"]` (see `segments`), its .json last.
+    """Process the file `job["file"]` into the unit `job["unit"]` (see `segments`), its .json last.
 
-    The job also holds `config` and `resources` (toolbox.py) and `downloads`, a folder for remote files.
+    The job also holds `config` and `resources` (toolbox.py) and `downloads`, a folder for remote files; for a
+    part of a file its `span`, and the part's `bytes`.
     """
     started = time.process_time()
     toolbox = toolbox_of(json.dumps({"config": job["config"], "resources": job["resources"]}))
@@ -61,15 +65,30 @@ def make_unit(job: dict[str, Any]) -> dict[str, Any]:
         if not is_local(file):
             transfer = stack.enter_context(Transfer())
             path = stack.enter_context(local_copy(file, Path(job["downloads"]), transfer))
-        size = path.stat().st_size
+        size = path.stat().st_size if job.get("bytes") is None else job["bytes"]
+        part = Part(path, Span(**job.get("span", {})), stack.enter_context(UnitProgress(unit, size)))
         writer = SegmentWriter(unit, toolbox.schema, *_shape(toolbox))
-        statistics, histograms = fill(path, toolbox, stack.enter_context(writer))
+        statistics, histograms, tally = fill(part, toolbox, stack.enter_context(writer))
     statistics.input_bytes = size
     statistics.cpu_seconds = time.process_time() - started
     segments = [segment.as_dict() for segment in writer.segments]
-    data = {"statistics": statistics.as_dict(), "histograms": histograms.state(), "segments": segments}
+    data = {
+        "statistics": statistics.as_dict(),
+        "histograms": histograms.state(),
+        "segments": segments,
+        "reach": [tally.begin, tally.end],
+    }
     write_json(unit.with_suffix(".json"), data)
     return {"name": path.name, "bytes": size, "pages": statistics.documents["pages"]}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a unit is made of: a file, a part of it, and who is told how far it is."""
+
+    path: Path
+    span: Span = WHOLE
+    progress: Callable[[int, int], None] = lambda _bytes, _pages: None
 
 
 def _shape(toolbox: Toolbox) -> tuple[int, int]:
@@ -77,12 +96,12 @@ def _shape(toolbox: Toolbox) -> tuple[int, int]:
     return parameters.bands, parameters.rows
 
 
-def fill(path: Path, toolbox: Toolbox, writer: SegmentWriter) -> tuple[UnitStatistics, Histograms]:
-    """Write all documents of a file, kept and rejected ones, in the file's order; gives what was counted."""
+def fill(part: Part, toolbox: Toolbox, writer: SegmentWriter) -> tuple[UnitStatistics, Histograms, Tally]:
+    """Write all documents of a part, kept and rejected ones, in the file's order; gives what was counted."""
     statistics, tally = UnitStatistics(), Tally()
     histograms = Histograms(toolbox.pack, toolbox.rules)
     waiting: list[Row] = []
-    for row, signed in documents(path, toolbox, statistics, tally):
+    for row, signed in documents(part, toolbox, statistics, tally):
         writer.add(row, signed, row.get(QUALITY) or 0.0)
         if row["rejected_by"] != [LANGUAGE_REASON]:
             waiting.append(row)
@@ -92,7 +111,7 @@ def fill(path: Path, toolbox: Toolbox, writer: SegmentWriter) -> tuple[UnitStati
     statistics.records = tally.records
     statistics.skipped.update(tally.skipped)
     statistics.warn(tally.warnings, len(tally.warnings))
-    return statistics, histograms
+    return statistics, histograms, tally
 
 
 def _draw(histograms: Histograms, rows: list[Row], toolbox: Toolbox) -> None:
@@ -107,13 +126,13 @@ def _draw(histograms: Histograms, rows: list[Row], toolbox: Toolbox) -> None:
 
 
 def documents(
-    path: Path, toolbox: Toolbox, statistics: UnitStatistics, tally: Tally
+    part: Part, toolbox: Toolbox, statistics: UnitStatistics, tally: Tally
 ) -> Iterator[tuple[Row, Signature | None]]:
-    """Every text of a file that may be in the language, as a row; with its signature if it passed."""
+    """Every text of a part that may be in the language, as a row; with its signature if it passed."""
     empty = dict.fromkeys(toolbox.columns)
     parameters = toolbox.config.near_duplicates
     hashes = parameters.bands * parameters.rows
-    for origin, title, text in _texts(path, toolbox, statistics, tally):
+    for origin, title, text in _texts(part, toolbox, statistics, tally):
         statistics.reached("extracted", len(text))
         found = identify(text, toolbox.pack)
         statistics.languages[found.label] += 1
@@ -167,11 +186,12 @@ def _too_short(text: str, toolbox: Toolbox) -> list[str]:
 
 
 def _texts(
-    path: Path, toolbox: Toolbox, statistics: UnitStatistics, tally: Tally
+    part: Part, toolbox: Toolbox, statistics: UnitStatistics, tally: Tally
 ) -> Iterator[tuple[Page | Text, str | None, str]]:
-    """Origin, title and text of everything in the file that may be in the language."""
-    for item in read_items(path, tally):
+    """Origin, title and text of everything in the part that may be in the language."""
+    for item in read_items(part.path, tally, span=part.span):
         statistics.reached("pages")
+        part.progress(tally.passed, tally.pages)
         if isinstance(item, Text):
             for step in ("candidate language", "decoded"):
                 statistics.reached(step)

@@ -82,6 +82,8 @@ class Script(_Facts):
 
     spaceless: bool = False
     """Whether words are written without spaces between them; word features make no sense then."""
+    word_segmenter: str = ""
+    """Name of the program that cuts such words (`tsugiki.vocabulary.segmenters`), if there is one."""
     word_runs: tuple[CodePoints, ...] = ()
     """Characters of which a run is a word (katakana): an expression of a list is not found inside of a
     longer run. Swallow's search has no such bound; LLM-jp's has (corpus.md §2.1, `ignore_confused`)."""
@@ -133,6 +135,9 @@ class Prefilter(_Facts):
     undeclared_share: float | None = Field(default=None, gt=0, le=1)
     """A page without any sign either way is a candidate if at least this share of the letters in its head
     belongs to the script's classes; absent: never."""
+    stop_word_share: float = Field(default=0.07, ge=0, le=1)
+    """Such a page must have at least this share of stop words among the words in its head, which tells the
+    languages of one script apart (measured: `benchmarks/prefilter_documents.py`)."""
 
 
 Threshold = Annotated[float, Field(allow_inf_nan=False, strict=True)]

@@ -45,8 +45,11 @@ def _is_article(digits: str) -> bool:
 def is_my_number(digits: str) -> bool:
     """Whether 12 digits are an individual's My Number by their check digit.
 
-    平成26年総務省令第85号 第5条: 11 − (Σ Pn·Qn mod 11), n = 1..11, where Pn is the n-th digit from the right
-    of the eleven before the check digit, Qn = n + 1 for n ≤ 6 and n − 5 above; 0 if the remainder is 0 or 1.
+    平成26年総務省令第85号 第5条 (e-Gov 426M60000008085, quoted at
+    mynumber.okinawa-spot.com/core/archives/227): 11 − (Σ Pn·Qn mod 11), n = 1..11, where Pn is the n-th
+    digit from the right of the eleven before the check digit, Qn = n + 1 for n ≤ 6 and n − 5 above; 0 if the
+    remainder is 0 or 1. Others call these valid: 123456789018 (PyPI JPMyNumber), 548836529885 (npm
+    mynumber), 465281266333 (the gem tsubaki).
     (Corporate numbers have 13 digits and are published; they are no personal data.)
     """
     if len(digits) != _MY_NUMBER_DIGITS:

@@ -26,10 +26,12 @@ from tsugiki.errors import InputError
 MEMORY_BYTES = 256 << 20
 """What a band task may take by default."""
 
+PAIR_BYTES = 16
+"""Of a pair in an edge file."""
+
 _DOCUMENT_BYTES = 36  # key and number, unsorted and sorted, and two bytes of bucket starts
 _LEAST_CAPACITY = 1024
 _PAIRS_A_BLOCK = 1 << 15
-_PAIR_BYTES = 16
 
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
@@ -119,9 +121,9 @@ def _selected(
 def read_pairs(path: Path, pairs_a_block: int = _PAIRS_A_BLOCK) -> Iterator[Int64s]:
     """The pairs of an edge file in blocks of shape (pairs, 2); raises InputError where it was cut off."""
     size = size_of(path)
-    if size % _PAIR_BYTES:
+    if size % PAIR_BYTES:
         raise InputError(
-            f"{path} has {size} bytes, which is no multiple of the {_PAIR_BYTES} bytes of a pair",
+            f"{path} has {size} bytes, which is no multiple of the {PAIR_BYTES} bytes of a pair",
             hint="the file was cut off: delete it and run the command again",
         )
     with path.open("rb") as file:

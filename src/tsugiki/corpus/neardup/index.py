@@ -33,7 +33,9 @@ from tsugiki.errors import InputError
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
-_FACTS = "index.json"
+FACTS = "index.json"
+"""File of an index, written last: it makes the index whole."""
+
 _EDGES_A_BLOCK = 1 << 15
 _PROBE = "次木 tsugiki: 接ぎ木に適した枝を選ぶ。"
 _BLOCK_DOCUMENTS = 1 << 16
@@ -80,6 +82,13 @@ def _band_files(directory: Path, band: int) -> tuple[Path, Path]:
     return directory / f"band-{band:04d}.keys", directory / f"band-{band:04d}.documents"
 
 
+def has_index_band(directory: Path, band: int, documents: int) -> bool:
+    """Whether a band of an index of so many documents is there."""
+    return all(
+        path.exists() and path.stat().st_size == 8 * documents for path in _band_files(directory, band)
+    )
+
+
 def write_index_band(
     units: Sequence[UnitIndex], bands: int, band: int, directory: Path, *, memory_bytes: int = MEMORY_BYTES
 ) -> None:
@@ -114,7 +123,7 @@ def write_index(directory: Path, scheme: Scheme, ids: UInt64s, survivors: Int64s
         for values in own:
             file.write(values.astype("<i8", copy=False).data)
     _write_column(directory / "sizes", sizes, "<i8")
-    write_json(directory / _FACTS, {**scheme.facts(), "documents": documents})
+    write_json(directory / FACTS, {**scheme.facts(), "documents": documents})
 
 
 def _write_column(path: Path, values: npt.NDArray[Any], kind: str) -> None:
@@ -129,11 +138,11 @@ def open_index(directory: Path, scheme: Scheme) -> BandIndex:
     Raises InputError where it is missing, unfinished or cut off, or where it was made in another way (with
     both values).
     """
-    found = read_json(directory / _FACTS)
+    found = read_json(directory / FACTS)
     expected = scheme.facts()
     if not isinstance(found, dict) or type(found.get("documents")) is not int or found["documents"] < 0:
         raise InputError(
-            f"{directory / _FACTS} is not the description of an index", hint="make the index again"
+            f"{directory / FACTS} is not the description of an index", hint="make the index again"
         )
     for name, value in expected.items():
         if found.get(name) != value:

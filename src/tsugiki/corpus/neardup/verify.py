@@ -4,6 +4,10 @@ Candidates are the pairs of `bands.band_edges` with `partners=CANDIDATE_PARTNERS
 with one key all pairs of up to 17 documents, and for longer runs each document with the run's first 16. So a
 cluster of thousands costs 16 comparisons a document and not their square; what is lost is a pair of two late
 members of a long run, both unlike all of the first 16.
+
+The order of work: `write_candidates` brings the pairs of all bands into one file, sorted and distinct;
+`compare_candidates` takes a fixed number of them and writes those that are alike. The batches know nothing of
+each other: any number of processes, in any order, gives the same files.
 """
 
 from __future__ import annotations
@@ -15,21 +19,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tsugiki.artifacts.files import atomic_path
 from tsugiki.corpus.minhash import jaccard
-from tsugiki.corpus.neardup.bands import MEMORY_BYTES, read_pairs
-from tsugiki.corpus.neardup.components import Components
+from tsugiki.corpus.neardup.bands import MEMORY_BYTES, PAIR_BYTES, read_pairs
 from tsugiki.corpus.neardup.passes import LARGEST, Pass, plan_passes
 from tsugiki.corpus.neardup.units import size_of
-from tsugiki.errors import StageError
+from tsugiki.errors import InputError, StageError
 
 CANDIDATE_PARTNERS = 16
+PAIRS_A_BATCH = 1 << 16
+"""Candidates that one task compares: some seconds of work on pages of 2,000 characters."""
 
 Int64s = npt.NDArray[np.int64]
 Shingles = npt.NDArray[np.uint64]
 ShinglesOf = Callable[[Int64s], Iterable[Shingles]]
 """Gives the sorted n-gram hashes (`minhash.shingles`) of documents by ascending number, one after another."""
 
-_PAIR_BYTES = 16
 _LEAST_PAIRS = 1024
 
 
@@ -41,27 +46,51 @@ class Verified:
     confirmed: int
 
 
-def join_verified(
-    candidates: Sequence[Path],
+def write_candidates(
+    files: Sequence[Path], documents: int, target: Path, *, memory_bytes: int = MEMORY_BYTES
+) -> int:
+    """Write the distinct pairs of all bands' files, sorted, to `target`; returns how many.
+
+    documents: how many there are; numbers are below that. The bytes are the same for every memory budget.
+    Raises InputError where a file was cut off, StorageError where the disk is full.
+    """
+    written = 0
+    with atomic_path(target) as partial, partial.open("wb") as file:
+        for pairs in distinct_pairs(files, documents, memory_bytes):
+            file.write(pairs.astype("<i8", copy=False).data)
+            written += pairs.shape[0]
+    return written
+
+
+def compare_candidates(
+    candidates: Path,
+    batch: slice,
+    target: Path,
     shingles_of: ShinglesOf,
     threshold: float,
-    components: Components,
     *,
     memory_bytes: int = MEMORY_BYTES,
-) -> Verified:
-    """Join the candidate pairs whose Jaccard similarity is at least `threshold`.
+) -> int:
+    """Compare a batch of pairs and write those whose similarity is at least `threshold` to `target`.
 
-    candidates: pair files of all bands. Half of `memory_bytes` holds pairs and half the n-grams of their left
-    documents (of one document at least); the right documents stream past, in ascending order. Raises
-    StageError where `shingles_of` gives too few or too many.
+    candidates: from `write_candidates`. batch: which of its pairs (`units.blocks_of`). target: as an edge
+    file of `bands.band_edges`, in the order of the candidates. `memory_bytes` holds the n-grams of the left
+    documents (of one document at least); the right documents stream past, in ascending order. Returns how
+    many are alike. Raises InputError where the file holds fewer pairs, StageError where `shingles_of` gives
+    too few texts or too many.
     """
-    compared = confirmed = 0
-    for pairs in distinct_pairs(candidates, components.count, memory_bytes // 2):
-        compared += pairs.shape[0]
-        for alike in _alike(pairs, shingles_of, threshold, memory_bytes // 2):
-            components.union(alike)
-            confirmed += alike.shape[0]
-    return Verified(compared, confirmed)
+    count = batch.stop - batch.start
+    pairs = np.fromfile(candidates, "<i8", 2 * count, offset=PAIR_BYTES * batch.start).reshape(-1, 2)
+    if pairs.shape[0] != count:
+        raise InputError(
+            f"{candidates} ends within the pairs {batch.start} to {batch.stop - 1}",
+            hint="the file was cut off: delete it and run the command again",
+        )
+    parts = [np.empty((0, 2), np.int64), *_alike(pairs, shingles_of, threshold, memory_bytes)]
+    alike = _sorted_distinct(np.concatenate(parts))
+    with atomic_path(target) as partial, partial.open("wb") as file:
+        file.write(alike.astype("<i8", copy=False).data)
+    return int(alike.shape[0])
 
 
 def distinct_pairs(files: Sequence[Path], documents: int, memory_bytes: int) -> Iterator[Int64s]:
@@ -69,8 +98,8 @@ def distinct_pairs(files: Sequence[Path], documents: int, memory_bytes: int) -> 
 
     documents: how many there are; numbers are below that. A left document's pairs may be spread over blocks.
     """
-    capacity = max(memory_bytes // (4 * _PAIR_BYTES), _LEAST_PAIRS)  # the pairs, and what sorting them takes
-    total = sum(size_of(file) for file in files) // _PAIR_BYTES
+    capacity = max(memory_bytes // (4 * PAIR_BYTES), _LEAST_PAIRS)  # the pairs, and what sorting them takes
+    total = sum(size_of(file) for file in files) // PAIR_BYTES
 
     def lefts() -> Iterator[npt.NDArray[np.uint64]]:
         for file in files:

@@ -1,0 +1,208 @@
+"""What a reader would see of a page's head, counted from its bytes; compiled with numba (nogil, cached).
+
+Tags, comments, scripts and styles are skipped eight bytes at a time. Letters in links are counted apart: they
+are navigation, and a page whose letters are all in links has no main text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+from tsugiki.corpus.prefilter_kernel import (
+    INSIDE,
+    OUTSIDE,
+    begins,
+    code_point,
+    is_letter,
+    is_space,
+    lower_word,
+    words_of,
+)
+
+_kernel: Any = nb.njit
+
+_SCRIPT, _STYLE = map(lower_word, ("script", "style"))
+_BYTES = nb.types.Array(nb.uint8, 1, "C", readonly=True)
+_WORDS = nb.types.Array(nb.uint64, 1, "C", readonly=True)
+_HASH_START = np.uint64(0xCBF29CE484222325)
+_LOW_BITS = np.uint64(0x0101010101010101)
+_HIGH_BITS = np.uint64(0x8080808080808080)
+_ALL_OPEN = np.uint64(0x3C3C3C3C3C3C3C3C)  # < in every byte
+_ALL_CLOSE = np.uint64(0x3E3E3E3E3E3E3E3E)  # > in every byte
+_TOP_SIX = np.uint64(58)
+_ONE = np.uint64(1)
+
+
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), inline="always")
+def _find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
+    """The first place from `begin` on of the byte that `pattern` has eight times; the size if there is none.
+
+    words: `head`, eight bytes each. A word has a zero byte if and only if (w - 01...) & ~w & 80... is not 0.
+    """
+    byte = np.uint8(pattern & np.uint64(0xFF))
+    place = begin
+    while place < head.size:
+        if head[place] == byte:
+            return place
+        place += 1
+        if place & 7 == 0:
+            k = place >> 3
+            while k < words.size:
+                word = words[k] ^ pattern
+                if (word - _LOW_BITS) & ~word & _HIGH_BITS:
+                    break
+                k += 1
+            place = k << 3
+    return head.size
+
+
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64), nogil=True, cache=True)
+def _after_comment(head: Any, words: Any, place: int) -> int:
+    end = _find_byte(head, words, place, _ALL_CLOSE)
+    while end < head.size and not (head[end - 1] == 45 and head[end - 2] == 45 and end - 2 >= place):  # noqa: PLR2004
+        end = _find_byte(head, words, end + 1, _ALL_CLOSE)
+    return end + 1
+
+
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64), inline="always")
+def _after_markup(head: Any, words: Any, place: int) -> int:
+    """Where the text goes on after the tag, comment, script or style whose < is at `place`."""
+    second = head[place + 1] if place + 1 < head.size else np.uint8(0)
+    if second == 33 and place + 3 < head.size and head[place + 2] == 45 and head[place + 3] == 45:  # noqa: PLR2004 (!--)
+        return _after_comment(head, words, place + 4)
+    if second | 32 == 115:  # noqa: PLR2004 (s)
+        script = begins(head, place + 1, _SCRIPT)
+        if script or begins(head, place + 1, _STYLE):
+            end = place + 6
+            while True:
+                end = _find_byte(head, words, end, _ALL_OPEN)
+                if end >= head.size:
+                    return head.size
+                if begins(head, end + 2, _SCRIPT if script else _STYLE) and head[end + 1] == 47:  # noqa: PLR2004 (/)
+                    break
+                end += 1
+            place = end
+    return _find_byte(head, words, place, _ALL_CLOSE) + 1
+
+
+@_kernel(nb.int64(_BYTES, nb.int64), inline="always")
+def _after_entity(head: Any, place: int) -> int:
+    """Behind an entity such as &nbsp; at `place`; one byte on where there is none."""
+    k = place + 1
+    while k < head.size and k - place < 32 and (is_letter(head[k]) or 48 <= head[k] <= 57):  # noqa: PLR2004
+        k += 1
+    return k + 1 if k < head.size and head[k] == 59 else place + 1  # noqa: PLR2004 (;)
+
+
+@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always")
+def _link_after(head: Any, place: int, linked: int) -> int:
+    """Whether text after the tag whose < is at `place` is in a link, if `linked` is how it was before."""
+    if place + 3 >= head.size:
+        return linked
+    if head[place + 1] | 32 == 97:  # noqa: PLR2004 (a)
+        return 1 if is_space(head[place + 2]) else linked
+    if head[place + 1] == 47 and head[place + 2] | 32 == 97 and not is_letter(head[place + 3]):  # noqa: PLR2004 (/a)
+        return 0
+    return linked
+
+
+@_kernel(nb.uint64(nb.uint64, nb.uint8), inline="always")
+def _hash_letter(value: Any, byte: Any) -> Any:
+    """FNV-1a, a byte more; capitals A to Z as small letters."""
+    if 65 <= byte <= 90:  # noqa: PLR2004
+        byte |= 32
+    return (value ^ np.uint64(byte)) * np.uint64(0x100000001B3)
+
+
+@_kernel(nb.uint64(_BYTES), nogil=True, cache=True)
+def hash_word(word: Any) -> Any:
+    """The hash of a word in UTF-8."""
+    value = _HASH_START
+    for k in range(word.size):
+        value = _hash_letter(value, word[k])
+    return value
+
+
+@_kernel(nb.uint64(nb.uint64, nb.uint64[::1], nb.uint64), inline="always")
+def _marks(word: Any, words: Any, some: Any) -> Any:
+    """A bit for each of `words` that `word` is. some: a bit for the top six bits of each."""
+    marks = np.uint64(0)
+    if some >> (word >> _TOP_SIX) & _ONE:
+        for k in range(words.size):
+            if words[k] == word:
+                marks |= _ONE << np.uint64(k)
+    return marks
+
+
+@_kernel(
+    nb.types.UniTuple(nb.int64, 8)(
+        _BYTES, nb.int64, nb.uint8[::1], nb.uint64[::1], nb.int64, nb.int64, nb.int64, nb.int64
+    ),
+    nogil=True,
+    cache=True,
+)
+def count_visible(  # noqa: C901, PLR0917 (one pass; numba has no keyword arguments)
+    head: Any, begin: int, table: Any, words: Any, most: int, foreign: int, enough: int, enough_words: int
+) -> Any:
+    """Letters outside of links that a reader sees of the head from `begin` on, and how many of the words.
+
+    table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
+    the end, to `most` letters, to more than `foreign` letters OUTSIDE, or until `enough` letters INSIDE and
+    `enough_words` different words are found. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8,
+    different words (those in links, too), letters in links, 1 if the end was reached, words
+    outside of links (0 where none are asked for), and how many of these are among `words`.
+    """
+    eights = words_of(head)
+    some = np.uint64(0)
+    for k in range(words.size):
+        some |= _ONE << (words[k] >> _TOP_SIX)
+    inside = outside = broken = linked_letters = linked = found_words = tokens = hits = 0
+    seen = np.uint64(0)
+    word = _HASH_START
+    place = begin
+    while place < head.size and inside + outside < most and outside <= foreign:
+        byte = head[place]
+        code = np.int64(byte)
+        step = 1
+        if byte >= 0x80:  # noqa: PLR2004
+            found = code_point(head, place, head.size)
+            if found == 0:
+                place = head.size
+                break
+            broken += found < 0
+            step = found & 7 if found > 0 else 1
+            code = found >> 3 if found > 0 else table.size
+        kind = table[code] if code < table.size else np.uint8(0)
+        if kind != 0:
+            inside += kind == INSIDE and linked == 0
+            outside += kind == OUTSIDE and linked == 0
+            linked_letters += linked
+            if some != 0:
+                for k in range(step):
+                    word = _hash_letter(word, head[place + k])
+            place += step
+            if inside < enough or found_words < enough_words:
+                continue
+            break
+        if word != _HASH_START:
+            marks = _marks(word, words, some)
+            hits += marks != 0 and linked == 0
+            tokens += linked == 0
+            found_words += marks & ~seen != 0
+            seen |= marks
+            word = _HASH_START
+        if byte == 60:  # noqa: PLR2004 (<)
+            linked = _link_after(head, place, linked)
+            step = _after_markup(head, eights, place) - place
+        elif byte == 38:  # noqa: PLR2004 (&)
+            step = _after_entity(head, place) - place
+        place += step
+    if word != _HASH_START:
+        marks = _marks(word, words, some)
+        hits += marks != 0 and linked == 0
+        tokens += linked == 0
+        found_words += marks & ~seen != 0
+    return inside, outside, broken, found_words, linked_letters, np.int64(place >= head.size), tokens, hits
