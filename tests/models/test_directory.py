@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from tsugiki.artifacts.files import sha256_of
 from tsugiki.errors import InputError, StageError
 from tsugiki.models import directory as directory_module
-from tsugiki.models.config import preset
+from tsugiki.models.config import preset, preset_names, spike_no_more
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
     check_parity,
+    differing_tensors,
     load_decoder,
     read_config,
     resolve_model,
@@ -82,6 +83,44 @@ def test_transformers_loads_the_directory_and_agrees(tied, shard_bytes, tokenize
     assert vocabulary_size(tmp_path) == tokenizer.size
 
 
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith("-nano")])
+def test_every_family_is_written_checked_and_read_back(name, tokenizer, tmp_path):
+    decoder = Decoder(replace(preset(name), vocabulary_size=tokenizer.size))
+    initialise(decoder, 4)
+    save_model(decoder, tokenizer, tmp_path, shard_bytes=200_000)
+    assert check_parity(tmp_path, IDS_BT, tolerance=1e-5).max_abs_difference <= 1e-5
+    assert differing_tensors(decoder, tmp_path) == []
+    assert vocabulary_size(tmp_path) == tokenizer.size
+    loaded = load_decoder(tmp_path)
+    assert loaded.config == replace(decoder.config, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in decoder.state_dict().items())
+
+
+def test_differing_tensors_names_one_experts_matrix(tokenizer, tmp_path):
+    decoder = Decoder(replace(preset("mixtral-nano"), vocabulary_size=tokenizer.size))
+    initialise(decoder, 4)
+    save_model(decoder, tokenizer, tmp_path)
+    with torch.no_grad():
+        decoder.model.layers["1"].mlp.experts.up_proj[2, 0, 0] += 1
+    assert differing_tensors(decoder, tmp_path) == [
+        "model.layers.1.block_sparse_moe.experts.2.w3.weight",
+    ]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_scaled_embedding_is_written_as_a_model_that_transformers_agrees_with(tied, tokenizer, tmp_path):
+    config = replace(preset("llama-nano"), vocabulary_size=tokenizer.size, tied_embeddings=tied)
+    decoder = Decoder(spike_no_more(config))  # sqrt(64): a scale that rounds nothing
+    initialise(decoder, 2)
+    save_model(decoder, tokenizer, tmp_path)
+    assert check_parity(tmp_path, IDS_BT, tolerance=1e-5).max_abs_difference <= 1e-5
+    loaded = load_decoder(tmp_path)
+    assert (loaded.config.embedding_scale, loaded.config.tied_embeddings) == (1.0, False)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS_BT), decoder(IDS_BT), atol=1e-6, rtol=0)
+    assert differing_tensors(decoder, tmp_path) == []
+
+
 def test_saving_sharded_over_single_leaves_no_file_of_the_old_generation(model_directory, nano, tokenizer):
     save_model(nano, tokenizer, model_directory, shard_bytes=60_000)
     assert not (model_directory / WEIGHTS).exists()
@@ -123,6 +162,22 @@ def test_load_every_wrong_tensor_is_listed(model_directory):
     assert "model.norm.weight is missing" in message
     assert "up_proj.bias is not known" in message
     assert "lm_head.weight has shape [319, 64], config.json says [320, 64]" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 10**13}, "lm_head.weight has shape .* config.json says .10000000000000, 64"),
+        ({"num_hidden_layers": 10**9}, "says 1000000000 layers; the weights are"),
+        ({"intermediate_size": 10**12}, "up_proj.weight has shape"),
+    ],
+)
+def test_load_config_that_asks_for_all_memory_is_refused_before_it_is_taken(
+    model_directory, changes, message
+):
+    edit_json(model_directory / "config.json", **changes)
+    with pytest.raises(InputError, match=message):
+        load_decoder(model_directory)
 
 
 def test_load_pickled_weights_are_refused_with_a_way_out(model_directory):

@@ -1,1 +1,1 @@
-"""Llama-family decoders with Hugging Face weight names, their tokenizers, and Hugging Face directories."""
+"""Decoders, dense and sparse, with Hugging Face weight names, their tokenizers and model directories."""

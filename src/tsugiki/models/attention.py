@@ -1,4 +1,4 @@
-"""Causal attention over whole rows, over packed documents, and over a cache of earlier tokens.
+"""Causal attention over whole rows, packed documents and windows, and over a cache of earlier tokens.
 
 Shapes as in `tsugiki.models.decoder`: B batch, T time, N query heads, K key-value heads, H head dimension.
 """
@@ -11,6 +11,9 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+_WINDOW_BLOCK = 256
+"""Fewest queries of one block of windowed attention: smaller blocks save scores and pay for it in calls."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class DocumentLayout:
 class KeyValueCache:
     """Keys and values of the tokens seen so far, for generation: one growing buffer a layer.
 
-    capacity: the most tokens that will be held. Buffers are made at the first `extend` of a layer.
+    capacity: the most tokens that will be held. Buffers are made at the first `extend` of a layer. A layer
+    with a window keeps all tokens too, and attends to the last ones.
     """
 
     def __init__(self, layers: int, capacity: int) -> None:
@@ -79,23 +83,56 @@ class KeyValueCache:
         self.length += tokens
 
 
-def attend(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout | None) -> Tensor:
+def attend(
+    q_BNTH: Tensor,
+    k_BKTH: Tensor,
+    v_BKTH: Tensor,
+    layout: DocumentLayout | None = None,
+    window: int | None = None,
+) -> Tensor:
     """Causal attention, (B, N, T, H).
 
-    The last query stands at the last key: with a cache there are more keys than queries.
+    The last query stands at the last key: with a cache there are more keys than queries. window: a query sees
+    that many keys at most, its own included. Every layer's attention goes through this function
+    (`decoder.Attention.attend`), so whoever spreads a sequence over several devices replaces it alone.
     """
     if layout is not None and len(layout.lengths) > layout.starts_BT.shape[0]:
-        return _attend_documents(q_BNTH, k_BKTH, v_BKTH, layout)
+        return _attend_documents(q_BNTH, k_BKTH, v_BKTH, layout, window)
+    return _attend_causal(q_BNTH, k_BKTH, v_BKTH, window)
+
+
+def _attend_causal(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, window: int | None) -> Tensor:
     queries, keys = q_BNTH.shape[2], k_BKTH.shape[2]
+    if window is not None and window < keys:
+        return _attend_window(q_BNTH, k_BKTH, v_BKTH, window)
     if queries == keys:
         return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=True)
     if queries == 1:
-        return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=False)
+        return _sdpa(q_BNTH, k_BKTH, v_BKTH)
     mask_TT = torch.ones(queries, keys, dtype=torch.bool, device=q_BNTH.device).tril(keys - queries)
     return _sdpa(q_BNTH, k_BKTH, v_BKTH, mask=mask_TT)
 
 
-def _attend_documents(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout) -> Tensor:
+def _attend_window(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, window: int) -> Tensor:
+    """Blocks of queries, each with the keys that any of them sees: T · (W + block) scores rather than T²."""
+    queries, keys = q_BNTH.shape[2], k_BKTH.shape[2]
+    block, earlier = max(window, _WINDOW_BLOCK), keys - queries
+    parts = []
+    for start in range(0, queries, block):
+        end = min(start + block, queries)
+        first = max(0, earlier + start - window + 1)
+        seen = slice(first, earlier + end)
+        shape = (end - start, seen.stop - first)
+        before = shape[1] - shape[0]
+        mask_TT = torch.ones(shape, dtype=torch.bool, device=q_BNTH.device)
+        mask_TT = mask_TT.tril(before).triu(before - window + 1)
+        parts.append(_sdpa(q_BNTH[:, :, start:end], k_BKTH[:, :, seen], v_BKTH[:, :, seen], mask=mask_TT))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _attend_documents(
+    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout, window: int | None
+) -> Tensor:
     """One causal call a document on a CPU, where the work saved outweighs the calls; a mask elsewhere.
 
     Measured on one core (float32, forward and backward, documents of 30 to 400 tokens in rows of 256 to
@@ -103,14 +140,21 @@ def _attend_documents(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: Do
     throws most away.
     """
     if q_BNTH.device.type != "cpu":
-        return _sdpa(q_BNTH, k_BKTH, v_BKTH, mask=layout.mask_B1TT)
+        return _attend_masked(q_BNTH, k_BKTH, v_BKTH, layout, window)
     batch, heads, time, width = q_BNTH.shape
     parts = (
         torch.split(x.transpose(0, 1).flatten(1, 2), layout.lengths, dim=1) for x in (q_BNTH, k_BKTH, v_BKTH)
     )
-    documents = [_sdpa(q[None], k[None], v[None], causal=True)[0] for q, k, v in zip(*parts, strict=True)]
+    documents = [_attend_causal(q[None], k[None], v[None], window)[0] for q, k, v in zip(*parts, strict=True)]
     out_NSH = torch.cat(documents, dim=1)
     return out_NSH.view(heads, batch, time, width).transpose(0, 1)
+
+
+def _attend_masked(
+    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, layout: DocumentLayout, window: int | None
+) -> Tensor:
+    mask_B1TT = layout.mask_B1TT if window is None else layout.mask_B1TT.triu(1 - window)
+    return _sdpa(q_BNTH, k_BKTH, v_BKTH, mask=mask_B1TT)
 
 
 def _sdpa(

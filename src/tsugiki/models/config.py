@@ -1,21 +1,50 @@
-"""The shape of a Llama-family decoder: from and to Hugging Face's config.json, and how much it computes."""
+"""The shape of a decoder: its family's features, how many parameters it has, and how much it computes.
+
+config.json, the same thing in Hugging Face's words, is `tsugiki.models.config_json`'s.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from tsugiki.errors import InputError, did_you_mean
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-"""What `Decoder` computes: RMSNorm, RoPE, SwiGLU, grouped-query attention, no biases."""
 
-_MISTRAL_DEFAULTS = {"num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096}
-"""What transformers' MistralConfig takes for keys that a config.json leaves out, where Llama differs."""
+@dataclass(frozen=True)
+class Family:
+    """What sets one family of decoders apart; everything else is the same for all of them.
+
+    architecture: Hugging Face's class. qkv_biases: the query, key and value projections have biases.
+    qk_norms: queries and keys are normalised, each head by itself, before they are rotated. windows: layers
+    may attend to the last `sliding_window` tokens only: "none" of them, "all", or the "upper" ones (those
+    from `full_attention_layers` on). experts: the feed-forward is a mixture of experts.
+    """
+
+    architecture: str
+    qkv_biases: bool = False
+    qk_norms: bool = False
+    windows: str = "none"
+    experts: bool = False
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family("LlamaForCausalLM"),
+    "mistral": Family("MistralForCausalLM", windows="all"),
+    "qwen2": Family("Qwen2ForCausalLM", qkv_biases=True, windows="upper"),
+    "qwen3": Family("Qwen3ForCausalLM", qk_norms=True, windows="upper"),
+    "mixtral": Family("MixtralForCausalLM", windows="all", experts=True),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", qk_norms=True, windows="all", experts=True),
+}
+"""By Hugging Face's `model_type`, with what transformers' modeling code of that name computes. Llama is
+also Llama 3 (with `rope_scaling` from 3.1 on), Qwen2 also Qwen2.5."""
+
+ARCHITECTURES = tuple(family.architecture for family in FAMILIES.values())
+"""What `Decoder` computes."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +62,40 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
+class MixtureOfExperts:
+    """Feed-forward layers of several experts, of which a router chooses a few for each token.
+
+    experts, experts_per_token: how many there are, and how many of them a token goes through.
+    intermediate_size: feed-forward width of one expert. normalise: the chosen experts' weights are divided by
+    their sum (Mixtral always; Qwen3-MoE's `norm_topk_prob`). Layer l is sparse where (l + 1) % sparse_step
+    == 0 and l is not in dense_layers; the others are dense (Qwen3-MoE's `decoder_sparse_step` and
+    `mlp_only_layers`). balance_coefficient: weight of the load-balancing loss that the model's makers used
+    (`router_aux_loss_coef`); it is carried along, and read by whoever trains.
+    """
+
+    experts: int
+    experts_per_token: int
+    intermediate_size: int
+    normalise: bool = True
+    sparse_step: int = 1
+    dense_layers: tuple[int, ...] = ()
+    balance_coefficient: float = 0.001
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether this layer (from 0) has experts."""
+        return layer not in self.dense_layers and (layer + 1) % self.sparse_step == 0
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """The shape of a decoder.
 
     heads, kv_heads: of the queries, and of the keys and values that groups of query heads share.
-    max_positions: the longest sequence in tokens that the model was made for.
+    intermediate_size: width of a dense feed-forward. max_positions: the longest sequence in tokens that the
+    model was made for. family: a key of `FAMILIES`. sliding_window: a token sees itself and the
+    sliding_window - 1 tokens before it, in the layers from `full_attention_layers` on. embedding_scale:
+    multiplies the embedding's output (`spike_no_more`); no Hugging Face family of ours has it, so
+    `save_model` multiplies the rows by it.
     """
 
     vocabulary_size: int
@@ -55,77 +113,41 @@ class DecoderConfig:
     eos_id: int | None
     initializer_std: float
     rope_scaling: RopeScaling | None = None
+    family: str = "llama"
+    sliding_window: int | None = None
+    full_attention_layers: int = 0
+    moe: MixtureOfExperts | None = None
+    embedding_scale: float = 1.0
 
     def __post_init__(self) -> None:
         _check_shape(self)
+        _check_family(self)
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> DecoderConfig:
-        """Read a config.json (transformers 4 or 5 spelling) of one of `ARCHITECTURES`.
+        """See `config_json.from_hf`."""
+        from tsugiki.models.config_json import from_hf
 
-        A Mistral sliding window that is smaller than `max_position_embeddings` caps `max_positions`: within
-        one window sliding attention is plain causal attention.
-
-        Raises InputError for any other architecture, rope type, activation or for biases (such a model would
-        load and give wrong logits), and for values of the wrong type.
-        """
-        _check_supported(config)
-        if config["architectures"][0] == "MistralForCausalLM":
-            config = {**_MISTRAL_DEFAULTS, **config}
-        theta, scaling = _rope_from_hf(config)
-        heads = _number(config, "num_attention_heads")
-        hidden = _number(config, "hidden_size")
-        positions = _number(config, "max_position_embeddings", 2048)
-        window = _number(config, "sliding_window", 0)
-        return cls(
-            vocabulary_size=_number(config, "vocab_size"),
-            hidden_size=hidden,
-            intermediate_size=_number(config, "intermediate_size"),
-            layers=_number(config, "num_hidden_layers"),
-            heads=heads,
-            kv_heads=_number(config, "num_key_value_heads", heads),
-            head_dim=_number(config, "head_dim", hidden // max(1, heads)),
-            rope_theta=theta,
-            norm_eps=_real(config, "rms_norm_eps", 1e-6),
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-            max_positions=min(positions, window) if window else positions,
-            bos_id=_token_id(config, "bos_token_id"),
-            eos_id=_token_id(config, "eos_token_id"),
-            initializer_std=_real(config, "initializer_range", 0.02),
-            rope_scaling=scaling,
-        )
+        return from_hf(config)
 
     def to_hf(self) -> dict[str, Any]:
-        """The config.json of this model as a LlamaForCausalLM.
+        """See `config_json.to_hf`."""
+        from tsugiki.models.config_json import to_hf
 
-        RoPE is written in transformers 4's spelling, which transformers 5 and the inference engines read too.
-        `torch_dtype` is left to whoever writes the weights.
-        """
-        scaling = None if self.rope_scaling is None else {"rope_type": "llama3", **asdict(self.rope_scaling)}
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": self.vocabulary_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "attention_dropout": 0.0,
-            "rms_norm_eps": self.norm_eps,
-            "rope_theta": self.rope_theta,
-            "rope_scaling": scaling,
-            "max_position_embeddings": self.max_positions,
-            "tie_word_embeddings": self.tied_embeddings,
-            "bos_token_id": self.bos_id,
-            "eos_token_id": self.eos_id,
-            "initializer_range": self.initializer_std,
-            "use_cache": True,
-        }
+        return to_hf(self)
+
+    @property
+    def features(self) -> Family:
+        """What this model's family computes."""
+        return FAMILIES[self.family]
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that a token of this layer (from 0) sees, itself included; None: all before it."""
+        return self.sliding_window if layer >= self.full_attention_layers else None
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether this layer (from 0) has experts."""
+        return self.moe is not None and self.moe.is_sparse(layer)
 
     @property
     def embedding_parameters(self) -> int:
@@ -135,31 +157,62 @@ class DecoderConfig:
     @property
     def parameters(self) -> int:
         """All parameters."""
-        norms = (2 * self.layers + 1) * self.hidden_size
-        return self.embedding_parameters + self.layers * self._block_matrix_parameters + norms
+        return self._parameters(experts=self.moe.experts if self.moe else 0)
 
     @property
-    def _block_matrix_parameters(self) -> int:
+    def active_parameters(self) -> int:
+        """Parameters that one token meets: all of them but the experts that are not chosen for it."""
+        return self._parameters(experts=self.moe.experts_per_token if self.moe else 0)
+
+    def _parameters(self, experts: int) -> int:
+        """All parameters where a sparse layer had this many experts (and the whole router)."""
+        matrices = sum(self._matrix_parameters(layer, experts) for layer in range(self.layers))
+        vectors = 2 * self.hidden_size
+        vectors += self.features.qkv_biases * self.head_dim * (self.heads + 2 * self.kv_heads)
+        vectors += self.features.qk_norms * 2 * self.head_dim
+        return self.embedding_parameters + matrices + self.layers * vectors + self.hidden_size
+
+    def _matrix_parameters(self, layer: int, experts: int) -> int:
         attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden_size * self.intermediate_size
+        if self.moe is None or not self.moe.is_sparse(layer):
+            return attention + 3 * self.hidden_size * self.intermediate_size
+        router = self.hidden_size * self.moe.experts
+        return attention + router + experts * 3 * self.hidden_size * self.moe.intermediate_size
 
     def training_flops_per_token(self, sequence_length: int) -> float:
         """Floating-point operations of one token's forward and backward pass, causal attention counted.
 
-        6 · P + 6 · L · T · N · H, where P counts the parameters that take part in matrix products (output
-        head included, embedding look-up excluded: it multiplies nothing), L layers, T `sequence_length` in
-        tokens, N heads, H head dimension. PaLM (2204.02311, appendix B) has 6·P + 12·L·N·H·T with full
-        attention; a causal mask needs half of the attention term.
+        6 · P + 12 · N · H · (sum over layers of a token's mean number of keys), where P counts the parameters
+        that take part in matrix products (output head included, embedding look-up excluded: it multiplies
+        nothing; of the experts those that a token goes through), N heads, H head dimension. A causal layer
+        has T / 2 keys on average, T `sequence_length` in tokens; a window of W < T leaves W - W² / 2T. PaLM
+        (2204.02311, appendix B) has 6·P + 12·L·N·H·T with full attention; a causal mask needs half of it.
         """
-        matrices = self.layers * self._block_matrix_parameters + self.vocabulary_size * self.hidden_size
-        return 6.0 * matrices + 6.0 * self.layers * sequence_length * self.heads * self.head_dim
+        experts = self.moe.experts_per_token if self.moe else 0
+        matrices = sum(self._matrix_parameters(layer, experts) for layer in range(self.layers))
+        matrices += self.vocabulary_size * self.hidden_size
+        windows = (
+            min(self.window(layer) or sequence_length, sequence_length) for layer in range(self.layers)
+        )
+        keys = sum(window - window**2 / (2 * sequence_length) for window in windows)
+        return 6.0 * matrices + 12.0 * self.heads * self.head_dim * keys
+
+
+def spike_no_more(config: DecoderConfig) -> DecoderConfig:
+    """The same shape with the small initialisation and scaled embedding of "Spike No More" (2312.16903).
+
+    All matrices are drawn with standard deviation sqrt(2 / 5d) (Nguyen and Salazar 2019; d hidden size;
+    those that write into the residual stream are divided by sqrt(2 · layers) by `initialise`, as ever), so
+    that sub-layers are small; and the embedding's output is multiplied by sqrt(d), so that the shortcut is
+    large: its standard deviation is sqrt(2 / 5) whatever d. For models trained from the start: scaling an
+    embedding that was trained without it changes the function.
+    """
+    std = (2 / (5 * config.hidden_size)) ** 0.5
+    return replace(config, initializer_std=std, embedding_scale=config.hidden_size**0.5)
 
 
 def _check_shape(config: DecoderConfig) -> None:
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.type in {"int", "float"} and not value > 0:
-            raise InputError(f"{field.name} is {value}; it has to be positive", hint="mend the model's shape")
+    _check_positive(config, allowed_zero={"full_attention_layers"})
     if config.heads % config.kv_heads:
         raise InputError(
             f"{config.heads} heads can't share {config.kv_heads} key-value heads",
@@ -170,87 +223,53 @@ def _check_shape(config: DecoderConfig) -> None:
             f"the head dimension {config.head_dim} is odd",
             hint="rotary embeddings rotate pairs: use an even one",
         )
-
-
-def _check_supported(config: Mapping[str, Any]) -> None:
-    if not isinstance(config, Mapping):
-        raise InputError("the model's config.json holds no JSON object", hint="fetch the model again")
-    named = config.get("architectures") or ["(none)"]
-    architecture = named[0] if isinstance(named, list) else named
-    if architecture not in ARCHITECTURES or not isinstance(named, list):
+    if config.sliding_window is not None and config.sliding_window < 1:
         raise InputError(
-            f'the model has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}',
-            hint="choose a Llama or Mistral model",
+            f"sliding_window is {config.sliding_window}; a token has to see itself",
+            hint="use 1 or more, or none",
         )
-    wanted = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    for key, value in wanted.items():
-        if config.get(key, value) != value:
+    if config.moe is not None:
+        _check_positive(config.moe, allowed_zero={"balance_coefficient"})
+        if config.moe.experts_per_token > config.moe.experts:
             raise InputError(
-                f"the model's config.json has {key} = {config[key]!r}; only {value!r} is computed",
-                hint="choose a model without this variation",
+                f"{config.moe.experts_per_token} experts a token are more than all {config.moe.experts}",
+                hint="mend the model's shape",
             )
 
 
-def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Base and scaling of the rotary embedding; transformers 5 keeps both in `rope_parameters`."""
-    rope: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping):
-        raise _wrong(config, "rope_scaling", "an object")
-    theta = _real(rope, "rope_theta", _real(config, "rope_theta", 10_000.0))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
+def _check_positive(shape: DecoderConfig | MixtureOfExperts, allowed_zero: set[str]) -> None:
+    for field in fields(shape):
+        value = getattr(shape, field.name)
+        if field.type not in {"int", "float"} or (value == 0 and field.name in allowed_zero):
+            continue
+        if not value > 0:
+            raise InputError(f"{field.name} is {value}; it has to be positive", hint="mend the model's shape")
+
+
+def _check_family(config: DecoderConfig) -> None:
+    """A shape that its family can't have could not be written as a Hugging Face model."""
+    family = FAMILIES.get(config.family)
+    if family is None:
         raise InputError(
-            f'the model scales its rotary embedding by "{kind}"; known: default, llama3',
-            hint="choose a model of the original context length",
+            f'there is no model family "{config.family}"', hint=did_you_mean(config.family, tuple(FAMILIES))
         )
-    names = [field.name for field in fields(RopeScaling)]
-    missing = [name for name in names if name not in rope]
-    if missing:
-        raise InputError(
-            f"rope scaling llama3 lacks {', '.join(missing)}", hint="mend the model's config.json"
+    wrong = ""
+    if config.sliding_window and family.windows == "none":
+        wrong = "has no sliding window"
+    elif config.full_attention_layers and family.windows != "upper":
+        wrong = "has the same attention in all layers"
+    elif family.experts != (config.moe is not None):
+        wrong = "is a mixture of experts" if family.experts else "has no experts"
+    elif config.family == "mixtral" and config.moe is not None:
+        plain = MixtureOfExperts(
+            config.moe.experts,
+            config.moe.experts_per_token,
+            config.intermediate_size,
+            balance_coefficient=config.moe.balance_coefficient,
         )
-    return theta, RopeScaling(
-        factor=_real(rope, "factor"),
-        low_freq_factor=_real(rope, "low_freq_factor"),
-        high_freq_factor=_real(rope, "high_freq_factor"),
-        original_max_position_embeddings=_number(rope, "original_max_position_embeddings"),
-    )
-
-
-def _number(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number; `default` where the key is absent or null."""
-    value = config.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong(config, key, "a whole number")
-    return value
-
-
-def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    """A number; `default` where the key is absent or null."""
-    value = config.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _wrong(config, key, "a number")
-    return value
-
-
-def _wrong(config: Mapping[str, Any], key: str, wanted: str) -> InputError:
-    return InputError(
-        f"the model's config.json has {key} = {config.get(key)!r}; {wanted} is needed", hint="mend the file"
-    )
-
-
-def _token_id(config: Mapping[str, Any], key: str) -> int | None:
-    """Llama 3 instruct models list several end tokens; the first is the document's end."""
-    value = config.get(key)
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if value is not None and not isinstance(value, int):
-        raise _wrong(config, key, "a token id")
-    return value
+        wrong = "" if config.moe == plain else "has experts of intermediate_size, normalised, in every layer"
+    if wrong:
+        raise InputError(f"{config.family} {wrong}", hint="choose a family that has what the shape asks for")
 
 
 @cache
@@ -271,6 +290,9 @@ def preset(name: str) -> DecoderConfig:
     values = {key: value for key, value in _presets()[name].items() if key != "hub_ids"}
     if "rope_scaling" in values:
         values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+    if "moe" in values:
+        moe = {"dense_layers": [], **values["moe"]}
+        values["moe"] = MixtureOfExperts(**{**moe, "dense_layers": tuple(moe["dense_layers"])})
     return DecoderConfig(**{"bos_id": None, "eos_id": None, **values})
 
 

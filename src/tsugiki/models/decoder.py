@@ -1,85 +1,71 @@
-"""A Llama-family decoder in plain PyTorch, with Hugging Face's parameter names.
+"""Llama, Mistral, Qwen2, Qwen3, Mixtral and Qwen3-MoE in plain PyTorch, with Hugging Face's parameter names.
 
 Shapes: B batch, T time, D model width, F feed-forward width, N query heads, K key-value heads, H head
-dimension, V vocabulary. Computations follow transformers' LlamaForCausalLM, which the tests hold it against.
+dimension, V vocabulary. Computations follow transformers' modeling code, which the tests hold it against.
+
+No module reads a global size where it could hold a part: heads come from the projections' outputs, experts
+from their matrices, and a `Decoder` may hold some of the layers only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from tsugiki.errors import InputError
 from tsugiki.models.attention import DocumentLayout, KeyValueCache, attend
 from tsugiki.models.config import DecoderConfig
-
-
-class Linear(nn.Linear):
-    """A matrix without bias. It holds NaN until weights are loaded or `initialise` is called."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Draw nothing: the global random state stays as it is, and forgotten weights show at once."""
-        nn.init.constant_(self.weight, math.nan)
-
-
-class Embedding(nn.Embedding):
-    """A table of rows. It holds NaN until weights are loaded or `initialise` is called."""
-
-    def reset_parameters(self) -> None:
-        """As `Linear.reset_parameters`."""
-        nn.init.constant_(self.weight, math.nan)
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019), the division in float32."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Shape in = shape out."""
-        if x_BTD.dtype == torch.float32:
-            return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
-        normed_BTD = F.rms_norm(x_BTD.float(), self.weight.shape, None, self.eps)
-        return self.weight * normed_BTD.to(x_BTD.dtype)
+from tsugiki.models.layers import Embedding, Linear, RMSNorm
+from tsugiki.models.moe import Routing, SparseFeedForward
+from tsugiki.models.names import stored_pieces
+from tsugiki.models.rotary import rotary, rotate
+from tsugiki.models.sharding import copy_whole, named_parameters
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions."""
+    """Causal grouped-query attention with rotary positions; biases, norms and window are the family's."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.head_dim = config.head_dim
+        self.window = config.window(layer)
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, queries)
-        self.k_proj = Linear(config.hidden_size, keys)
-        self.v_proj = Linear(config.hidden_size, keys)
+        biases = config.features.qkv_biases
+        self.q_proj = Linear(config.hidden_size, queries, bias=biases)
+        self.k_proj = Linear(config.hidden_size, keys, bias=biases)
+        self.v_proj = Linear(config.hidden_size, keys, bias=biases)
         self.o_proj = Linear(queries, config.hidden_size)
+        norms = config.features.qk_norms
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if norms else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if norms else None
+        self.attend = attend  # replaced where the sequence lies on several devices
 
     def forward(
         self,
         x_BTD: Tensor,
         rotation: tuple[Tensor, Tensor],
-        layout: DocumentLayout | None,
-        cache: KeyValueCache | None,
-        layer: int,
+        layout: DocumentLayout | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Attention's contribution to the residual stream, (B, T, D)."""
-        shape = (*x_BTD.shape[:2], -1, self.head_dim)
-        q_BNTH = rotate(self.q_proj(x_BTD).view(shape).transpose(1, 2), *rotation)
-        k_BKTH = rotate(self.k_proj(x_BTD).view(shape).transpose(1, 2), *rotation)
-        v_BKTH = self.v_proj(x_BTD).view(shape).transpose(1, 2)
+        q_BTNH, k_BTKH, v_BTKH = (
+            heads_BTE.view(*heads_BTE.shape[:-1], -1, self.head_dim)
+            for heads_BTE in (self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD))
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
+        q_BNTH = rotate(q_BTNH.transpose(1, 2), *rotation)
+        k_BKTH = rotate(k_BTKH.transpose(1, 2), *rotation)
+        v_BKTH = v_BTKH.transpose(1, 2)
         if cache is not None:
-            k_BKTH, v_BKTH = cache.extend(layer, k_BKTH, v_BKTH)
-        out_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, layout)
+            k_BKTH, v_BKTH = cache.extend(self.layer, k_BKTH, v_BKTH)
+        out_BNTH = self.attend(q_BNTH, k_BKTH, v_BKTH, layout, self.window)
         return self.o_proj(out_BNTH.transpose(1, 2).flatten(2))
 
 
@@ -102,48 +88,104 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = FeedForward(config)
+        self.mlp: FeedForward | SparseFeedForward = (
+            SparseFeedForward(config.hidden_size, config.moe)
+            if config.moe is not None and config.is_sparse(layer)
+            else FeedForward(config)
+        )
 
     def forward(
         self,
         x_BTD: Tensor,
         rotation: tuple[Tensor, Tensor],
-        layout: DocumentLayout | None,
-        cache: KeyValueCache | None,
-    ) -> Tensor:
-        """The residual stream after this layer, (B, T, D)."""
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, layout, cache, self.layer)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        layout: DocumentLayout | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        """The residual stream after this layer, (B, T, D), and how its tokens were routed, if they were."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, layout, cache)
+        y = self.mlp(self.post_attention_layernorm(x_BTD))
+        y_BTD, routing = (y, None) if isinstance(y, Tensor) else y
+        return x_BTD + y_BTD, routing
 
 
 class Backbone(nn.Module):
-    """Everything below the output head; named `model` in the weights."""
+    """Everything below the output head; named `model` in the weights. Layers are keyed by their number."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, layers: Iterable[int], *, first: bool, last: bool) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocabulary_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.embed_tokens = Embedding(config.vocabulary_size, config.hidden_size) if first else None
+        self.layers = nn.ModuleDict({str(layer): Block(config, layer) for layer in layers})
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps) if last else None
 
 
 class Decoder(nn.Module):
-    """A causal language model. New ones hold NaN: call `initialise`, or load weights (`load_decoder`)."""
+    """A causal language model. New ones hold NaN: call `initialise`, or load weights (`load_decoder`).
 
-    def __init__(self, config: DecoderConfig) -> None:
+    layers: the numbers of those that this decoder holds, all of them unless given. first, last: it holds
+    the embedding, and the final norm and the head. A pipeline stage is a decoder with some layers; the last
+    one of several has a head of its own where embeddings are tied, whose gradient has to be added to the
+    embedding's.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        layers: Iterable[int] | None = None,
+        first: bool = True,
+        last: bool = True,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.model = Backbone(config)
-        if not config.tied_embeddings:
-            self.lm_head = Linear(config.hidden_size, config.vocabulary_size)
+        held = range(config.layers) if layers is None else layers
+        self.model = Backbone(config, held, first=first, last=last)
+        shared = config.tied_embeddings and first
+        self.lm_head = Linear(config.hidden_size, config.vocabulary_size) if last and not shared else None
 
     @property
     def head_weight_VD(self) -> Tensor:  # noqa: N802
-        """The matrix of the output head; the input embedding itself where the two are tied."""
-        return self.model.embed_tokens.weight if self.config.tied_embeddings else self.lm_head.weight
+        """The matrix of the output head; the input embedding itself where the two are tied.
+
+        Raises InputError in a part without the head.
+        """
+        holder = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        if holder is None or self.model.norm is None:
+            raise InputError("this part of a decoder has no output head", hint="ask the part with last=True")
+        return holder.weight
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """The residual stream below the first layer, (B, T, D), of token ids (int64 or int32).
+
+        A part without an embedding takes that stream itself, and returns it as it is.
+        """
+        if self.model.embed_tokens is None:
+            return ids_BT
+        x_BTD = self.model.embed_tokens(ids_BT)
+        return x_BTD if self.config.embedding_scale == 1 else x_BTD * self.config.embedding_scale
+
+    def blocks(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        *,
+        layout: DocumentLayout | None = None,
+        cache: KeyValueCache | None = None,
+        routings: list[Routing] | None = None,
+    ) -> Tensor:
+        """The residual stream after all layers that are here, (B, T, D).
+
+        positions_BT: of the tokens whose keys and values are computed here, (B, T) or (1, T); `x_BTD` may
+        hold a part of them only (sequence parallelism). routings: see `hidden`.
+        """
+        rotation = rotary(self.config, positions_BT, x_BTD.dtype)
+        for block in self.model.layers.values():
+            x_BTD, routing = block(x_BTD, rotation, layout, cache)
+            if routings is not None and routing is not None:
+                routings.append(routing)
+        return x_BTD
 
     def hidden(
         self,
@@ -151,67 +193,41 @@ class Decoder(nn.Module):
         *,
         document_ids_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        routings: list[Routing] | None = None,
     ) -> Tensor:
-        """The residual stream after the final norm, (B, T, D).
+        """The residual stream after the final norm, (B, T, D): embed, blocks, norm, as far as they are here.
 
-        ids_BT: token ids (int64 or int32). document_ids_BT: a new document starts wherever the value differs
-        from the one before it in its row; tokens never attend across documents, and positions restart at
-        each. cache: keys and values of the tokens before `ids_BT`; extended in place; not together with
-        document ids.
+        ids_BT: token ids (int64 or int32), or what `embed` takes. document_ids_BT: a new document starts
+        wherever the value differs from the one before it in its row; tokens never attend across documents,
+        and positions restart at each. cache: keys and values of the tokens before `ids_BT`; extended in
+        place; not together with document ids. routings: a list that takes the routing of each sparse layer,
+        in order.
         """
         layout = None if document_ids_BT is None else DocumentLayout.from_ids(document_ids_BT)
-        x_BTD = self.model.embed_tokens(ids_BT)
         if layout is not None:
-            positions = layout.positions_BT
+            positions_BT = layout.positions_BT
         else:
             start = 0 if cache is None else cache.length
-            positions = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)[None]
-        rotation = rotary(self.config, positions, x_BTD.dtype)
-        for block in self.model.layers:
-            x_BTD = block(x_BTD, rotation, layout, cache)
+            positions_BT = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)[None]
+        x_BTD = self.blocks(self.embed(ids_BT), positions_BT, layout=layout, cache=cache, routings=routings)
         if cache is not None:
             cache.advance(ids_BT.shape[1])
-        return self.model.norm(x_BTD)
+        return x_BTD if self.model.norm is None else self.model.norm(x_BTD)
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Logits (..., V) of `hidden`'s output (..., D)."""
         return F.linear(x_BTD, self.head_weight_VD)
 
-    def forward(self, ids_BT: Tensor, *, document_ids_BT: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V); the arguments are those of `hidden`."""
-        return self.head(self.hidden(ids_BT, document_ids_BT=document_ids_BT))
-
-
-def rotary_frequencies(config: DecoderConfig, device: torch.device) -> Tensor:
-    """Radians per position of each rotated pair, (H/2), float32.
-
-    theta^(-2i/H) (Su et al. 2021), stretched as Llama 3.1 does where `rope_scaling` is set (transformers'
-    `_compute_llama3_parameters`). Computed anew for each forward pass rather than kept as a buffer, so
-    casting a model to bfloat16 can't round them.
-    """
-    half_H = torch.arange(0, config.head_dim, 2, dtype=torch.int64, device=device).float()
-    frequencies_H = 1.0 / (config.rope_theta ** (half_H / config.head_dim))
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies_H
-    rotations_H = scaling.original_max_position_embeddings * frequencies_H / (2 * math.pi)
-    span = scaling.high_freq_factor - scaling.low_freq_factor
-    smooth_H = ((rotations_H - scaling.low_freq_factor) / span).clamp(0, 1)
-    return (1 - smooth_H) * frequencies_H / scaling.factor + smooth_H * frequencies_H
-
-
-def rotary(config: DecoderConfig, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position's angles, each (B, 1, T, H): computed in float32, cast to `dtype`."""
-    frequencies_H = rotary_frequencies(config, positions_BT.device)
-    angles_BTH = positions_BT[..., None].float() * frequencies_H
-    angles_B1TH = torch.cat((angles_BTH, angles_BTH), dim=-1)[:, None]
-    return angles_B1TH.cos().to(dtype), angles_B1TH.sin().to(dtype)
-
-
-def rotate(x_BNTH: Tensor, cos_B1TH: Tensor, sin_B1TH: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + H/2) of each head: Hugging Face's layout of the rotary embedding."""
-    first, second = x_BNTH.chunk(2, dim=-1)
-    return x_BNTH * cos_B1TH + torch.cat((-second, first), dim=-1) * sin_B1TH
+    def forward(
+        self,
+        ids_BT: Tensor,
+        *,
+        document_ids_BT: Tensor | None = None,
+        routings: list[Routing] | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V), or the residual stream of a part without a head; arguments as of `hidden`."""
+        x_BTD = self.hidden(ids_BT, document_ids_BT=document_ids_BT, routings=routings)
+        return x_BTD if self.model.norm is None else self.head(x_BTD)
 
 
 @torch.no_grad()
@@ -220,17 +236,23 @@ def initialise(decoder: Decoder, seed: int) -> None:
 
     Matrices and embeddings are normal with std `config.initializer_std` (Llama's `initializer_range`); the
     matrices that write into the residual stream (o_proj, down_proj) are divided by sqrt(2 · layers), so that
-    its variance does not grow with depth (GPT-2, Radford et al. 2019, section 2.3); norms are 1. Every
-    parameter has a generator of its own, seeded by `seed` and its name, so a sharded or reordered model
-    draws the same.
+    its variance does not grow with depth (GPT-2, Radford et al. 2019, section 2.3); norms are 1, biases 0.
+    `config.spike_no_more` gives a shape with a smaller std and a scaled embedding.
+
+    Every tensor of the model's files has a generator of its own, seeded by `seed` and its name, so a part of
+    a model, or one whose parameters are DTensors, draws the same; each process draws whole tensors, and keeps
+    its own shards.
     """
-    residual = 1.0 / math.sqrt(2 * decoder.config.layers)
-    for name, parameter in decoder.named_parameters():
-        if name.endswith("norm.weight"):
-            parameter.fill_(1.0)
+    config, parameters = decoder.config, named_parameters(decoder)
+    residual = 1.0 / math.sqrt(2 * config.layers)
+    for stored, (piece,) in stored_pieces(config, parameters).items():
+        name, parameter = piece.name, parameters[piece.name]
+        if name.endswith(("norm.weight", ".bias")):
+            parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
             continue
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}:{stored}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-        drawn = torch.randn(parameter.shape, generator=generator)
-        parameter.copy_(drawn * (decoder.config.initializer_std * scale))
+        writes = name.endswith(("o_proj.weight", "down_proj.weight", "down_proj"))
+        shape = parameter.shape if piece.expert is None else parameter.shape[1:]
+        drawn = torch.randn(shape, generator=generator)
+        copy_whole(parameter, drawn * (config.initializer_std * (residual if writes else 1.0)), piece.expert)

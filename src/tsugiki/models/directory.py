@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,15 +14,30 @@ from torch import Tensor
 
 from tsugiki.artifacts.files import read_json, write_bytes, write_json
 from tsugiki.errors import InputError, StageError
+from tsugiki.models import names
 from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.names import (
+    export_config,
+    export_tensors,
+    is_fused,
+    stored_pieces,
+    stored_shapes,
+)
+from tsugiki.models.sharding import copy_whole, gathered, named_parameters
 from tsugiki.models.tokenizer import TOKENIZER_FILE, TextTokenizer, pieces_in_json
-from tsugiki.models.weights import SHARD_BYTES, read_headers, read_tensors, weight_files, write_weights
+from tsugiki.models.weights import (
+    SHARD_BYTES,
+    TensorEntry,
+    read_headers,
+    read_tensors,
+    weight_files,
+    write_stream,
+)
 
 CONFIG_FILE = "config.json"
+EMBEDDING, HEAD = names.EMBEDDING, names.HEAD
 _FAULTS_SHOWN = 20
-EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
 
 _DOWNLOADED = ("model*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,23 +55,52 @@ def load_decoder(directory: Path, *, dtype: torch.dtype = torch.float32) -> Deco
     Raises InputError that lists every missing, unknown or misshaped tensor; nothing is left at random values.
     """
     config = read_config(directory)
+    stored = _stored_tensors(config, directory)  # before memory is asked for
     with torch.device("meta"):
-        decoder = Decoder(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}
+        decoder = Decoder(config).to(dtype)
+    decoder.to_empty(device="cpu")
+    _fill(decoder, stored)
+    return decoder
+
+
+def load_weights(decoder: Decoder, directory: Path) -> None:
+    """Fill a decoder, or the part of one that it is, with the weights of a model directory, in place.
+
+    One stored tensor at a time is copied from the mapped file and cast to the decoder's type: no second copy
+    of the model is ever held. Parameters may be DTensors: each process copies, and so reads, its own shards
+    only, and waits for no other. Tensors of layers that the decoder lacks are passed over. Raises InputError
+    as `load_decoder`, before anything is read.
+    """
+    _fill(decoder, _stored_tensors(decoder.config, directory))
+
+
+def _stored_tensors(config: DecoderConfig, directory: Path) -> dict[str, TensorEntry]:
+    """Where the weights of a model lie, after checking that the directory holds just those."""
     stored = {
         name: entry for name, entry in read_headers(directory).items() if not name.endswith(_STALE_BUFFER)
     }
     if config.tied_embeddings:
         stored.pop(HEAD, None)  # some writers store the tied matrix under both names
-    _check_tensors(directory, expected, {name: entry.shape for name, entry in stored.items()})
-    weights = {
-        # A copy: safetensors maps the file, and where the map lies decides how kernels round.
-        name: tensor.to(dtype, copy=True)
-        for file in weight_files(directory)
-        for name, tensor in read_tensors(file, [name for name, entry in stored.items() if entry.file == file])
-    }
-    decoder.load_state_dict(weights, assign=True)
-    return decoder
+    if config.layers > len(stored):
+        raise InputError(
+            f"{directory / CONFIG_FILE} says {config.layers} layers; the weights are {len(stored)} tensors",
+            hint="fetch the model again, or mend config.json",
+        )
+    shapes = stored_shapes(config, fused=is_fused(stored))
+    _check_tensors(directory, shapes, {name: entry.shape for name, entry in stored.items()})
+    return stored
+
+
+def _fill(decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
+    parameters = named_parameters(decoder)
+    pieces = stored_pieces(decoder.config, parameters, fused=is_fused(stored))
+    for file in sorted({stored[name].file for name in pieces}):
+        for name, tensor in read_tensors(file, [name for name in pieces if stored[name].file == file]):
+            targets = [(parameters[piece.name], piece.expert) for piece in pieces[name]]
+            heights = [parameter.shape[-2] for parameter, _ in targets] if len(targets) > 1 else []
+            wholes = torch.split(tensor, heights, dim=-2) if heights else (tensor,)
+            for (parameter, expert), whole in zip(targets, wholes, strict=True):
+                copy_whole(parameter, whole, expert)
 
 
 def _check_tensors(
@@ -82,29 +127,45 @@ def save_model(
 ) -> None:
     """Write a directory that `transformers` loads: config, weights, tokenizer; each file atomically.
 
-    The same decoder and tokenizer give the same bytes. config.json takes the tokenizer's first and last
-    token. Raises InputError where the tokenizer has more pieces than the embedding has rows.
+    The same decoder and tokenizer give the same bytes. An `embedding_scale` goes into the rows, since no
+    Hugging Face family of ours has one (`names.export_config`). config.json takes the tokenizer's first and
+    last token. Raises InputError where the tokenizer has more pieces than the embedding has rows.
     """
-    config = replace(decoder.config, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    config = export_config(decoder.config)
+    config = replace(config, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     if tokenizer.size > config.vocabulary_size:
         raise InputError(
             f"the tokenizer has {tokenizer.size} pieces, the embedding {config.vocabulary_size} rows",
             hint="make the decoder with the tokenizer's size",
         )
-    write_weights(directory, decoder.state_dict(), shard_bytes=shard_bytes)
+    dtype = decoder.head_weight_VD.dtype
+    sizes_bytes = {name: dtype.itemsize * math.prod(shape) for name, shape in stored_shapes(config).items()}
+    write_stream(directory, sizes_bytes, exported(decoder), shard_bytes=shard_bytes)
     write_tokenizer(tokenizer, directory)
     generation = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
     write_json(directory / "generation_config.json", {"_from_model_config": True, **generation})
-    dtype = str(decoder.head_weight_VD.dtype).removeprefix("torch.")
-    write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": dtype})
+    name = str(dtype).removeprefix("torch.")
+    write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
+
+
+def exported(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """What the files hold of a decoder, or of the part of one that it is, one tensor after the other.
+
+    Parameters may be DTensors: then all processes that share them have to go through this to its end, and
+    each gets the whole tensors, one parameter at a time. Another stage's copy of tied embeddings is left
+    out.
+    """
+    for name, tensor in decoder.state_dict().items():
+        if name != HEAD or not decoder.config.tied_embeddings:
+            yield from export_tensors(decoder.config, {name: gathered(tensor)}).items()
 
 
 def differing_tensors(decoder: Decoder, directory: Path) -> list[str]:
     """Names of the tensors that are not, to the bit, in `directory` what they are in `decoder`, sorted.
 
-    decoder: on the CPU. One tensor at a time is read.
+    decoder: on the CPU. One tensor at a time is read. Names are those of the files.
     """
-    expected = decoder.state_dict()
+    expected = dict(exported(decoder))
     equal = {
         name
         for file in weight_files(directory)
@@ -130,7 +191,9 @@ def vocabulary_size(directory: Path) -> int:
     claimed = read_json(directory / CONFIG_FILE).get("vocab_size")
     headers = read_headers(directory)
     if EMBEDDING not in headers:
-        raise InputError(f"{directory} holds no {EMBEDDING}", hint="choose a Llama-family model")
+        raise InputError(
+            f"{directory} holds no {EMBEDDING}", hint="choose a Llama, Mistral, Mixtral, Qwen2 or Qwen3 model"
+        )
     rows = {name: headers[name].shape[0] for name in (EMBEDDING, HEAD) if name in headers}
     pieces = pieces_in_json(read_json(directory / TOKENIZER_FILE))
     if {claimed} != set(rows.values()) or pieces > rows[EMBEDDING]:

@@ -17,6 +17,7 @@ from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.identity import canonical_json
 from tsugiki.errors import DataError, InputError
 from tsugiki.models.byte_level import keeps_characters_whole
+from tsugiki.models.spelling import SPACE, TokenizerKind, byte_of, content_of, kind_of
 
 BOS = "<|begin_of_text|>"
 EOS = "<|end_of_text|>"
@@ -87,10 +88,34 @@ class TextTokenizer:
         """The text of the ids; special tokens are passed over, broken UTF-8 becomes U+FFFD."""
         return self.tokenizer.decode([int(number) for number in ids], skip_special_tokens=True)
 
+    def encode_within(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text as they are within a longer one: without a space that is put before a text.
+
+        For SentencePiece-style tokenizers the model alone is asked; a text is then taken as normalised.
+        """
+        if self.kind is TokenizerKind.BYTE_LEVEL:
+            return [ids.tolist() for ids in self.encode_batch(texts)]
+        model = self.tokenizer.model
+        return [[token.id for token in model.tokenize(text.replace(" ", SPACE))] for text in texts]
+
+    @cached_property
+    def kind(self) -> TokenizerKind:
+        """How pieces are spelled and joined."""
+        return kind_of(json.loads(self.tokenizer.to_str()))
+
     @property
     def is_byte_level(self) -> bool:
         """Whether pieces are spelled in GPT-2's alphabet of 256 characters, one a byte."""
-        return is_byte_level(json.loads(self.tokenizer.to_str()))
+        return self.kind is TokenizerKind.BYTE_LEVEL
+
+    @cached_property
+    def contents(self) -> tuple[bytes | None, ...]:
+        """The bytes of text that each piece stands for, by id; None for special and added tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return tuple(
+            None if number in added else content_of(self.kind, piece)
+            for number, piece in enumerate(self.pieces)
+        )
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -116,10 +141,10 @@ class TextTokenizer:
                 lengths[number] = len(added[number].content.encode())
             elif byte_level:
                 lengths[number] = len(piece)
-            elif piece.startswith("<0x") and piece.endswith(">") and len(piece) == len("<0xE3>"):
+            elif byte_of(piece) is not None:
                 lengths[number] = 1
             else:
-                lengths[number] = len(piece.replace("▁", " ").encode())
+                lengths[number] = len(piece.replace(SPACE, " ").encode())
         return lengths
 
     def files(self) -> dict[str, bytes]:
@@ -136,13 +161,6 @@ class TextTokenizer:
                 json.dumps(config, indent=2, ensure_ascii=False) + "\n"
             ).encode()
         return named
-
-
-def is_byte_level(tokenizer_json: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json describes a byte-level tokenizer (GPT-2, Llama 3, Qwen), by its decoder."""
-    decoder = tokenizer_json.get("decoder") or {}
-    parts = decoder.get("decoders", [decoder])
-    return any(part.get("type") == "ByteLevel" for part in parts)
 
 
 def pieces_in_json(tokenizer_json: Mapping[str, Any]) -> int:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tsugiki.artifacts.files import atomic_path, read_json, write_json
-from tsugiki.errors import InputError
+from tsugiki.errors import InputError, StageError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -78,7 +79,7 @@ def read_headers(directory: Path) -> dict[str, TensorEntry]:
 
 
 def read_file_header(file: Path) -> dict[str, TensorEntry]:
-    """Every tensor of one safetensors file by name; raises InputError where it is cut short."""
+    """Every tensor of one safetensors file by name; raises InputError where it is cut short or damaged."""
     size_bytes = file.stat().st_size
     broken = InputError(
         f"{file} is cut short or no safetensors file ({size_bytes} bytes)", hint="fetch or make it again"
@@ -88,18 +89,24 @@ def read_file_header(file: Path) -> dict[str, TensorEntry]:
         if not 0 < length <= min(size_bytes - _HEADER_LENGTH_BYTES, _LARGEST_HEADER_BYTES):
             raise broken
         try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
+            entries, data_bytes = _entries(file, json.loads(stream.read(length)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise broken from error
-    header.pop("__metadata__", None)
-    ends = [fields["data_offsets"][1] for fields in header.values()]
-    if _HEADER_LENGTH_BYTES + length + max(ends, default=0) != size_bytes:
+    if _HEADER_LENGTH_BYTES + length + data_bytes != size_bytes:
         raise broken
-    return {
-        name: TensorEntry(file, fields["dtype"], tuple(fields["shape"]), end - start)
-        for name, fields in header.items()
-        for start, end in [fields["data_offsets"]]
-    }
+    return entries
+
+
+def _entries(file: Path, header: Any) -> tuple[dict[str, TensorEntry], int]:
+    """What a header says, and how many bytes follow it; raises what a damaged one leads to."""
+    entries, data_bytes = {}, 0
+    for name, fields in header.items():
+        if name != "__metadata__":
+            start, end = (int(offset) for offset in fields["data_offsets"])
+            shape = tuple(int(size) for size in fields["shape"])
+            entries[name] = TensorEntry(file, str(fields["dtype"]), shape, end - start)
+            data_bytes = max(data_bytes, end)
+    return entries, data_bytes
 
 
 def read_tensors(file: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -123,35 +130,70 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_weights(directory: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a model's tensors: one file where they fit into `shard_bytes`, else shards and their index.
+    """Write a model's tensors; see `write_stream`."""
+    sizes_bytes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    write_stream(directory, sizes_bytes, tensors.items(), shard_bytes=shard_bytes)
 
-    A shard holds at least one tensor, so a single tensor larger than `shard_bytes` is one too large shard.
-    Weight files of an earlier write are removed first, so two generations never mix.
+
+def write_stream(
+    directory: Path,
+    sizes_bytes: Mapping[str, int],
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors as they come: one file where they fit into `shard_bytes`, else shards and their index.
+
+    sizes_bytes: of all tensors by name, in the order in which shards hold them. A shard is written as soon
+    as it is complete, so no more than a shard is held where the tensors come in that order. A shard holds
+    at least one tensor, so a single tensor larger than `shard_bytes` is one too large shard. Weight files
+    of an earlier write are removed first, so two generations never mix.
+
+    Raises StageError where a tensor is not of the size it should be, or never comes.
     """
     remove_weights(directory)
-    plan = _plan_shards({name: tensor.nbytes for name, tensor in tensors.items()}, shard_bytes)
-    if len(plan) == 1:
-        write_shard(directory / WEIGHTS, tensors)
-        return
-    shards = {
-        f"model-{number:05d}-of-{len(plan):05d}.safetensors": names for number, names in enumerate(plan, 1)
-    }
-    for file, names in shards.items():
-        write_shard(directory / file, {name: tensors[name] for name in names})
-    write_index(directory, {name: file for file, names in shards.items() for name in names}, tensors)
+    plan = _plan_shards(sizes_bytes, shard_bytes)
+    names = [WEIGHTS] if len(plan) == 1 else [_shard_name(number, len(plan)) for number in range(len(plan))]
+    file_of = {tensor: file for file, held in zip(names, plan, strict=True) for tensor in held}
+    missing = {file: set(held) for file, held in zip(names, plan, strict=True)}
+    held_back: dict[str, dict[str, Tensor]] = {file: {} for file in names}
+    for name, tensor in tensors:
+        if tensor.nbytes != sizes_bytes.get(name):
+            raise _unplanned(f"{name} has {tensor.nbytes} bytes, not {sizes_bytes.get(name)}")
+        file = file_of[name]
+        held_back[file][name] = tensor
+        missing[file].discard(name)
+        if not missing[file]:
+            write_shard(directory / file, held_back.pop(file))
+    if held_back:
+        raise _unplanned(f"{min(set.union(*missing.values()))} did not come")
+    if len(plan) > 1:
+        write_index(directory, file_of, sizes_bytes)
+
+
+def _shard_name(number: int, shards: int) -> str:
+    return f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+
+
+def _unplanned(what: str) -> StageError:
+    return StageError(
+        f"weights are not what was planned: {what}", hint="this is a fault in Tsugiki; please report it"
+    )
 
 
 def write_index(
-    directory: Path, files: Mapping[str, str], tensors: Mapping[str, Tensor | TensorEntry]
+    directory: Path, files: Mapping[str, str], tensors: Mapping[str, Tensor | TensorEntry | int]
 ) -> None:
-    """Write model.safetensors.index.json. files: tensor name -> file name."""
+    """Write model.safetensors.index.json. files: tensor name -> file name; tensors: they, or their bytes."""
     total = sum(_size_bytes(tensors[name]) for name in files)
     write_json(
         directory / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
     )
 
 
-def _size_bytes(tensor: Tensor | TensorEntry) -> int:
+def _size_bytes(tensor: Tensor | TensorEntry | int) -> int:
+    if isinstance(tensor, int):
+        return tensor
     return tensor.nbytes if isinstance(tensor, Tensor) else tensor.bytes
 
 

@@ -1,0 +1,49 @@
+"""The pieces that every part of the decoder is made of: matrices, tables of rows, norms.
+
+They hold NaN (norms 1) until weights are loaded or `initialise` is called, and draw nothing: the global
+random state stays as it is, and forgotten weights show at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """A matrix, without bias unless asked for."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Fill with NaN."""
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, math.nan)
+
+
+class Embedding(nn.Embedding):
+    """A table of rows."""
+
+    def reset_parameters(self) -> None:
+        """Fill with NaN."""
+        nn.init.constant_(self.weight, math.nan)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019), the division in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Shape in = shape out."""
+        if x_BTD.dtype == torch.float32:
+            return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
+        normed_BTD = F.rms_norm(x_BTD.float(), self.weight.shape, None, self.eps)
+        return self.weight * normed_BTD.to(x_BTD.dtype)
