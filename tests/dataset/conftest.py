@@ -49,12 +49,11 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def make_source(tmp_path_factory, tokenizer):
-    """A token source made by the real tokeniser from `count` random texts."""
+    """A token source made by the real tokeniser from `count` random texts in each of `parts` parts."""
 
-    def make(count=40, name="source", seed=0, longest=60):
-        directory = write_documents_of(
-            tmp_path_factory.mktemp("source"), [random_texts(count, seed, longest)]
-        )
+    def make(count=40, name="source", seed=0, longest=60, parts=1):
+        texts = [random_texts(count, seed + 100 * part, longest) for part in range(parts)]
+        directory = write_documents_of(tmp_path_factory.mktemp("source"), texts)
         return open_tokens(name, tokenise(directory, tokenizer, directory / "units"), tokenizer)
 
     return make

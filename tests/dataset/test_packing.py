@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from tsugiki.dataset.packing import IGNORED, EpochWindows, window_of, windows_pe
 from tsugiki.errors import DataError
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(length=st.integers(1, 90), key=st.integers(0, 2**32))
 def test_epoch_windows_hold_every_token_once(make_source_once, length, key):
     source = make_source_once
@@ -24,9 +26,15 @@ def test_epoch_windows_hold_every_token_once(make_source_once, length, key):
     assert sum(missing) == left_out
 
 
-@pytest.fixture(scope="module")
-def make_source_once(make_source):
-    return make_source(count=30, longest=40)
+@pytest.fixture(scope="module", params=["one group", "six groups in two units"])
+def make_source_once(make_source, request):
+    if request.param == "one group":
+        return make_source(count=30, longest=40)
+    source = make_source(count=700, longest=4, parts=2)
+    assert len(source.tokens_G) == 6
+    assert source.unit_G.tolist() == [0, 0, 0, 1, 1, 1]
+    assert source.tokens_G.sum() == source.tokens
+    return source
 
 
 def test_epoch_windows_keep_documents_whole_and_in_order(make_source_once):
@@ -47,6 +55,23 @@ def test_epoch_windows_targets_are_the_next_tokens_but_for_first_tokens(make_sou
         assert tokenizer.bos_id not in window.targets_T
         assert (window.ids_T[~counted] == tokenizer.eos_id).all()
         assert (window.targets_T[:-1][counted[:-1]] == window.ids_T[1:][counted[:-1]]).all()
+
+
+def test_epoch_windows_in_their_own_order_are_all_documents_end_to_end(make_source_once):
+    source = make_source_once
+    windows = EpochWindows(source, 64, key=9)
+    count = windows_per_epoch(source, 64)
+    rows = {windows._windows.at(position): windows[position] for position in range(count)}
+    stream = np.concatenate([rows[number].ids_T for number in range(count)])
+    last = rows[count - 1].targets_T[-1]
+    found = np.split(stream, np.flatnonzero(stream == 0)[1:])  # bos is 0
+    stored = Counter(tuple(source.document(number).tolist()) for number in range(source.documents))
+    assert not Counter(tuple(document.tolist()) for document in found[:-1]) - stored
+    assert source.documents - len(found[:-1]) <= 64
+    for number in range(count - 1):
+        following = rows[number].targets_T[-1]
+        assert following in {IGNORED, rows[number + 1].ids_T[0]}
+    assert last == IGNORED or last > 0
 
 
 def test_epoch_windows_of_two_epochs_cut_documents_elsewhere(make_source_once):

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tsugiki.dataset.tokenise import DOCUMENTS, HEADER, TOKENS, read_header, token_dtype, tokenise
+from tsugiki.dataset import tokenise as tokenise_module
+from tsugiki.dataset.encoders import Encoded, Encoder, reference_encoder
+from tsugiki.dataset.tokenise import (
+    BYTES,
+    CHECKED_DOCUMENTS,
+    DOCUMENTS,
+    HEADER,
+    TOKENS,
+    framed,
+    read_header,
+    token_dtype,
+    tokenise,
+)
 from tsugiki.dataset.tokens import open_tokens
-from tsugiki.errors import DataError, InputError
+from tsugiki.errors import DataError, InputError, StageError
 from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
 
 
@@ -26,6 +39,7 @@ def test_tokenise_documents_come_back_as_they_went_in(tmp_path, tokenizer, make_
         assert (ids[0], ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
         assert tokenizer.decode(ids[1:-1]) == text
         assert ids[1:-1].tolist() == tokenizer.encode_batch([text])[0].tolist()
+        assert source.document_bytes(number) == len(text.encode())
 
 
 def test_tokenise_takes_one_split_only_and_passes_over_empty_texts(tmp_path, tokenizer, write_parts):
@@ -43,7 +57,7 @@ def test_tokenise_twice_gives_the_same_bytes_and_keeps_finished_units(
     first = tokenise(tmp_path, tokenizer, tmp_path / "a")
     second = tokenise(tmp_path, tokenizer, tmp_path / "b")
     for one, other in zip(first, second, strict=True):
-        for name in (TOKENS, DOCUMENTS, HEADER):
+        for name in (TOKENS, DOCUMENTS, BYTES, HEADER):
             assert (one / name).read_bytes() == (other / name).read_bytes()
     before = (first[0] / TOKENS).stat().st_mtime_ns
     tokenise(tmp_path, tokenizer, tmp_path / "a")
@@ -65,6 +79,89 @@ def test_tokenise_without_special_tokens_adds_none(tmp_path, tokenizer, write_pa
     assert source.document(0).tolist() == tokenizer.encode_batch(["open model"])[0].tolist()
 
 
+def test_framed_puts_any_number_of_tokens_around_every_text():
+    encoded = Encoded(np.asarray([5, 6, 7], dtype=np.uint32), np.asarray([0, 2, 2, 3]))
+    first, last = np.asarray([1, 2], dtype=np.uint32), np.asarray([9], dtype=np.uint32)
+    ids, ends = framed(encoded, first, last)
+    assert ids.tolist() == [1, 2, 5, 6, 9, 1, 2, 9, 1, 2, 7, 9]
+    assert ends.tolist() == [5, 8, 12]
+
+
+def wrong_encoder(tokenizer, *, at, fault="id"):
+    """The reference, but for text number `at` of all it is given."""
+    reference = reference_encoder(tokenizer)
+    seen = 0
+
+    def encode(texts):
+        nonlocal seen
+        encoded = reference.encode(texts)
+        if seen <= at < seen + len(texts):
+            if fault == "error":
+                raise RuntimeError("match limit")
+            encoded.ids[encoded.offsets[at - seen]] += 1
+        seen += len(texts)
+        return encoded
+
+    return Encoder("wrong 1.0", "a test", encode)
+
+
+@pytest.mark.parametrize("fault", ["id", "error"])
+def test_tokenise_with_an_encoder_that_goes_wrong_later_makes_the_unit_by_the_reference(
+    tmp_path, tokenizer, make_texts, write_parts, caplog, fault
+):
+    count = 2 * CHECKED_DOCUMENTS + 10
+    write_parts(tmp_path, [make_texts(count, seed, 3) for seed in (1, 2)])
+    wrong = wrong_encoder(tokenizer, at=count + CHECKED_DOCUMENTS, fault=fault)
+    units = tokenise(tmp_path, tokenizer, tmp_path / "wrong", encoder=wrong)
+    right = tokenise(tmp_path, tokenizer, tmp_path / "right", encoder=reference_encoder(tokenizer))
+    for one, other in zip(units, right, strict=True):
+        assert (one / TOKENS).read_bytes() == (other / TOKENS).read_bytes()
+    assert "part-00001.parquet: wrong 1.0 gave other ids for" in caplog.text
+
+
+def test_tokenise_with_an_encoder_that_gives_ids_beyond_the_vocabulary_raises(
+    tmp_path, tokenizer, make_texts, write_parts
+):
+    write_parts(tmp_path, [make_texts(3, longest=3)])
+    reference = reference_encoder(tokenizer)
+
+    def encode(texts):
+        encoded = reference.encode(texts)
+        encoded.ids[-1] = tokenizer.size
+        return encoded
+
+    with pytest.raises(StageError, match=f"gave id {tokenizer.size} for a vocabulary of {tokenizer.size}"):
+        tokenise(tmp_path, tokenizer, tmp_path / "units", encoder=Encoder("wrong", "a test", encode))
+    assert not list((tmp_path / "units").glob("*"))
+
+
+def test_tokenise_makes_units_of_an_earlier_format_anew(tmp_path, tokenizer, make_texts, write_parts):
+    write_parts(tmp_path, [make_texts(3)])
+    (unit,) = tokenise(tmp_path, tokenizer, tmp_path / "units")
+    header = json.loads((unit / HEADER).read_text())
+    (unit / HEADER).write_text(json.dumps(header | {"format": 1}))
+    (unit / BYTES).unlink()
+    tokenise(tmp_path, tokenizer, tmp_path / "units")
+    assert json.loads((unit / HEADER).read_text()) == header
+    assert (unit / BYTES).exists()
+
+
+def test_tokenise_of_a_damaged_part_raises_and_names_it(tmp_path, tokenizer, make_texts, write_parts):
+    write_parts(tmp_path, [make_texts(300, longest=20)])
+    part = tmp_path / "documents" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"part-00000\.parquet can't be read"):
+        tokenise(tmp_path, tokenizer, tmp_path / "units")
+
+
+def test_open_tokens_for_a_model_with_too_few_rows_raises(tmp_path, tokenizer, make_texts, write_parts):
+    write_parts(tmp_path, [make_texts(3)])
+    units = tokenise(tmp_path, tokenizer, tmp_path / "units")
+    open_tokens("s", units, tokenizer, rows=tokenizer.size)
+    with pytest.raises(InputError, match=f"ids up to {tokenizer.size - 1}; the model has 299 rows"):
+        open_tokens("s", units, tokenizer, rows=299)
+
+
 @pytest.mark.parametrize(("size", "dtype"), [(300, "<u2"), (65536, "<u2"), (65537, "<u4"), (128256, "<u4")])
 def test_token_dtype_is_the_smallest_that_holds_every_id(size, dtype):
     assert token_dtype(size) == dtype
@@ -79,7 +176,7 @@ def test_open_tokens_of_another_tokenizer_raises(tmp_path, tokenizer, make_texts
         open_tokens("s", units, other)
 
 
-@pytest.mark.parametrize("file", [TOKENS, DOCUMENTS])
+@pytest.mark.parametrize("file", [TOKENS, DOCUMENTS, BYTES])
 @pytest.mark.parametrize("change", ["cut", "gone", "longer"])
 def test_open_tokens_of_a_unit_with_a_file_of_the_wrong_size_raises(
     tmp_path, tokenizer, make_texts, write_parts, file, change
@@ -92,6 +189,15 @@ def test_open_tokens_of_a_unit_with_a_file_of_the_wrong_size_raises(
     if change != "gone":
         path.write_bytes(data[:-2] if change == "cut" else data + b"\0\0")
     with pytest.raises(InputError, match=rf"{file} is (missing|\d+ bytes long); its header says"):
+        open_tokens("s", units, tokenizer)
+
+
+def test_open_tokens_whose_byte_counts_disagree_raises(tmp_path, tokenizer, make_texts, write_parts):
+    write_parts(tmp_path, [make_texts(3)])
+    units = tokenise(tmp_path, tokenizer, tmp_path / "units")
+    counts = np.fromfile(units[0] / BYTES, dtype="<u4")
+    (units[0] / BYTES).write_bytes((counts + 1).astype("<u4").tobytes())
+    with pytest.raises(InputError, match=f"{BYTES} does not agree"):
         open_tokens("s", units, tokenizer)
 
 
@@ -161,3 +267,15 @@ def test_tokenise_killed_between_units_goes_on_to_the_same_bytes(
     whole = tokenise(tmp_path, tokenizer, tmp_path / "whole")
     for one, other in zip(resumed, whole, strict=True):
         assert (one / TOKENS).read_bytes() == (other / TOKENS).read_bytes()
+
+
+@pytest.mark.parametrize("worth", [0, 2**60])
+def test_tokenise_logs_which_library_encodes_and_why(
+    tmp_path, tokenizer, make_texts, write_parts, monkeypatch, caplog, worth
+):
+    monkeypatch.setattr(tokenise_module, "_WORTH_A_CHECK", worth)
+    caplog.set_level("INFO")
+    write_parts(tmp_path, [make_texts(3)])
+    tokenise(tmp_path, tokenizer, tmp_path / "units")
+    reason = "too little text" if worth else "(the same ids as the reference|not installed)"
+    assert re.search(rf"tokenising with (fastokens|tokenizers) [\d.]+: .*{reason}", caplog.text)

@@ -1,11 +1,9 @@
-"""Several sources mixed by weight, on an exact schedule.
+"""Several sources mixed by weight, on an exact schedule, in one phase or several.
 
-Each source gives the number of sequences that its weight says (largest remainder), no more and no fewer.
-Which source a place of the schedule draws from is one keyed permutation of all places; a source's own
-windows come in the order of its epochs. So the batch of a step is a function of (seed, step): workers, ranks
-and restarts change nothing, and the position in the data is one integer.
-
-Weights count tokens. Setting up costs O(places + documents): about 5 bytes a place.
+Which source a place of the schedule draws from keeps every source within one sequence of its share at every
+moment (`schedule`); a source's own windows come in the order of its epochs, and go on from phase to phase. So
+the batch of a step is a function of (seed, step): workers, ranks and restarts change nothing, and the
+position in the data is one integer.
 """
 
 from __future__ import annotations
@@ -18,12 +16,24 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tsugiki.dataset.packing import EpochWindows, Window, windows_per_epoch
-from tsugiki.dataset.permutation import Permutation, derive_key
+from tsugiki.dataset.best_fit import BestFitWindows
+from tsugiki.dataset.packing import ConcatenatedWindows, Epoch, Window, Windows
+from tsugiki.dataset.permutation import derive_key
+from tsugiki.dataset.schedule import Schedule, apportion
+from tsugiki.dataset.settings import (
+    Packing,
+    Phase,
+    Weights,
+    WeightUnit,
+    asked_shares,
+    epoch_limit,
+    phases_of,
+    source_names,
+)
 from tsugiki.dataset.tokens import TokenSource
-from tsugiki.errors import DataError
+from tsugiki.errors import DataError, InputError
 
-_CHUNK_PLACES = 2**20
+__all__ = ["Batch", "Mixture", "PhasePlan", "Share", "apportion"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """What one source gives to the mixture. Tokens are input positions: sequences x sequence length."""
+    """What one source gives to the mixture.
+
+    weight: its share of the run as asked for, in the unit of the weights. tokens: input positions, sequences
+    x sequence length; `padding` is the part of them that holds none. bytes: of the text behind the tokens, by
+    the source's mean.
+    """
 
     name: str
     weight: float
@@ -63,125 +78,184 @@ class Share:
     available_tokens: int
     available_bytes: int
     available_documents: int
+    padding: float = 0.0
+    bytes: float = 0.0
 
 
-def apportion(weights: Sequence[float], total: int) -> list[int]:
-    """Split `total` into whole parts in proportion to `weights`, by largest remainder (Hamilton's method).
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of the schedule: its first step, how many there are, and the sequences of each source."""
 
-    The parts add up to `total` and each is within 1 of its exact share. Ties go to the earlier one. Weights
-    are taken as exact binary fractions, so the split is the same on every machine.
-    """
-    exact = [Fraction(weight) for weight in weights]
-    quotas = [weight * total / sum(exact) for weight in exact]
-    parts = [int(quota) for quota in quotas]
-    by_remainder = sorted(range(len(parts)), key=lambda index: (parts[index] - quotas[index], index))
-    for index in by_remainder[: total - sum(parts)]:
-        parts[index] += 1
-    return parts
+    name: str
+    first_step: int
+    steps: int
+    sequences: Mapping[str, int]
 
 
 class Mixture:
     """The training data of a run: `batch(step)` for 0 <= step < steps.
 
     sources: opened token sources, in a fixed order (their names must differ).
-    weights: by source name, positive; normalised here.
+    weights: by source name, positive; or phases, whose tokens say how the steps are divided among them.
+    weight_unit: whether weights are shares of tokens or of bytes of text.
+    max_epochs: the most passes over any source, or over each by its name.
+    packing: see `packing` (concatenate) and `best_fit`.
+    spare_steps: further steps, by the last phase's weights, for a trainer that skips data that hurt it.
 
-    Raises DataError where a source would have to be repeated more than `max_epochs` times.
+    Raises DataError where a source would have to be repeated more often than allowed, InputError where a
+    phase gets no step or draws from a source that is not there.
     """
 
     def __init__(
         self,
         sources: Sequence[TokenSource],
-        weights: Mapping[str, float],
+        weights: Weights,
         *,
         steps: int,
         sequences_per_step: int,
         sequence_length: int,
         seed: int,
-        max_epochs: float,
+        max_epochs: float | Mapping[str, float],
+        weight_unit: WeightUnit = "tokens",
+        packing: Packing = "concatenate",
+        spare_steps: int = 0,
     ) -> None:
         self.steps = steps
+        self.spare_steps = spare_steps
         self.sequences_per_step = sequences_per_step
         self.sequence_length = sequence_length
         self._sources = tuple(sources)
         self._seed = seed
-        total = steps * sequences_per_step
-        sequences = apportion([weights[source.name] for source in sources], total)
-        self._windows = [windows_per_epoch(source, sequence_length) for source in sources]
-        self.shares = self._shares(weights, sequences, max_epochs)
-        self._source_of_place, self._use_of_place = _schedule(sequences, derive_key(seed, "places"))
+        pack = ConcatenatedWindows if packing == "concatenate" else BestFitWindows
+        self._windows: list[Windows] = [pack(source, sequence_length) for source in sources]
+        phases = phases_of(weights)
+        phase_steps = self._phase_steps(phases)
+        planned = list(zip(phase_steps, self._row_weights(phases, weight_unit), strict=True))
+        self._schedule = Schedule([*planned, (spare_steps, planned[-1][1])], sequences_per_step)
+        self.phases = self._phase_plans(phases, phase_steps)
+        self.shares = self._shares(asked_shares(weights))
+        self._check_epochs(max_epochs)
         # Two epochs of each source: the one under way and the one that begins next.
         self._epoch = lru_cache(maxsize=2 * len(self._sources))(self._make_epoch)
 
-    def batch(self, step: int) -> Batch:
-        """All rows of step `step`. Raises IndexError outside of 0..steps-1."""
-        return self.rows(step, 0, self.sequences_per_step)
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The rows of step `step` that data-parallel rank `rank` of `world` trains on, (rows / world, T).
+
+        The ranks' rows, one after another, are the batch of a single process: rank r has rows
+        r · n .. (r + 1) · n - 1, n = sequences_per_step / world. Ranks that share a sequence or the model
+        (tensor, context, pipeline) pass the same rank and get the same rows.
+
+        Raises IndexError for a step outside of 0..steps + spare_steps - 1 or a rank outside of 0..world-1,
+        InputError where `world` does not divide the rows.
+        """
+        if not 0 <= rank < world:
+            raise IndexError(f"rank {rank} is outside of 0..{world - 1}")
+        if self.sequences_per_step % world:
+            raise InputError(
+                f"{world} data-parallel ranks do not divide the {self.sequences_per_step} sequences of a "
+                "step",
+                hint="choose a number of ranks that divides them, or another batch_tokens",
+            )
+        share = self.sequences_per_step // world
+        return self.rows(step, rank * share, (rank + 1) * share)
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
-        """Rows start..stop-1 of step `step`: what one rank reads of the batch that all ranks share."""
-        if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} is outside of 0..{self.steps - 1}")
-        places = range(step * self.sequences_per_step + start, step * self.sequences_per_step + stop)
-        windows = [self._window(place) for place in places]
-        return Batch(
-            ids_BT=np.stack([window.ids_T for window in windows]),
-            targets_BT=np.stack([window.targets_T for window in windows]),
-            document_ids_BT=np.stack([window.document_ids_T for window in windows]),
-            source_B=self._source_of_place[places.start : places.stop].astype(np.int64),
+        """Rows start..stop-1 of step `step`."""
+        if not 0 <= step < self.steps + self.spare_steps:
+            raise IndexError(f"step {step} is outside of 0..{self.steps + self.spare_steps - 1}")
+        places = self._schedule.step(step)
+        shape = (stop - start, self.sequence_length)
+        batch = Batch(
+            ids_BT=np.empty(shape, np.int64),
+            targets_BT=np.empty(shape, np.int64),
+            document_ids_BT=np.empty(shape, np.int32),
+            source_B=places.source[start:stop],
+        )
+        uses = places.use[start:stop].tolist()
+        for row, (source, use) in enumerate(zip(batch.source_B.tolist(), uses, strict=True)):
+            epoch, position = divmod(use, self._windows[source].count)
+            window = Window(batch.ids_BT[row], batch.targets_BT[row], batch.document_ids_BT[row])
+            self._epoch(source, epoch).fill(position, window)
+        return batch
+
+    def _make_epoch(self, source: int, epoch: int) -> Epoch:
+        return self._windows[source].epoch(derive_key(self._seed, "source", source, "epoch", epoch))
+
+    def _phase_steps(self, phases: Sequence[Phase]) -> list[int]:
+        known = {source.name for source in self._sources}
+        unknown = [name for name in source_names(phases) if name not in known]
+        if unknown:
+            raise InputError(
+                f"weights name {', '.join(unknown)}; the sources are {', '.join(sorted(known))}",
+                hint="give every source that a phase draws from",
+            )
+        steps = apportion([phase.tokens for phase in phases], self.steps)
+        for number, (phase, count) in enumerate(zip(phases, steps, strict=True), start=1):
+            if count < 1:
+                raise InputError(
+                    f'phase {number} ("{phase.name}", {phase.tokens:,} tokens) gets none of {self.steps} '
+                    f"steps of {self.sequences_per_step * self.sequence_length:,} tokens",
+                    hint="give the phase more tokens, or lower batch_tokens",
+                )
+        return steps
+
+    def _row_weights(self, phases: Sequence[Phase], unit: WeightUnit) -> list[list[Fraction]]:
+        """For each phase, how often each source is drawn: its weight over what one of its rows counts."""
+        worth = [windows.tokens_per_window for windows in self._windows]
+        if unit == "bytes":
+            worth = [
+                tokens * Fraction(max(1, source.text_bytes), source.tokens)
+                for tokens, source in zip(worth, self._sources, strict=True)
+            ]
+        return [
+            [
+                Fraction(phase.data.get(source.name, 0.0)) / one
+                for source, one in zip(self._sources, worth, strict=True)
+            ]
+            for phase in phases
+        ]
+
+    def _phase_plans(self, phases: Sequence[Phase], steps: Sequence[int]) -> tuple[PhasePlan, ...]:
+        drawn_FS = np.diff(self._schedule.used_FS, axis=0)
+        firsts = np.cumsum([0, *steps]).tolist()
+        names = [source.name for source in self._sources]
+        return tuple(
+            PhasePlan(phase.name, first, count, dict(zip(names, drawn.tolist(), strict=True)))
+            for phase, first, count, drawn in zip(phases, firsts, steps, drawn_FS[:-1], strict=False)
         )
 
-    def _window(self, place: int) -> Window:
-        source = int(self._source_of_place[place])
-        epoch, position = divmod(int(self._use_of_place[place]), self._windows[source])
-        return self._epoch(source, epoch)[position]
-
-    def _make_epoch(self, source: int, epoch: int) -> EpochWindows:
-        key = derive_key(self._seed, "source", source, "epoch", epoch)
-        return EpochWindows(self._sources[source], self.sequence_length, key)
-
-    def _shares(self, weights: Mapping[str, float], sequences: list[int], max_epochs: float) -> list[Share]:
-        whole = sum(weights[source.name] for source in self._sources)
-        shares = [
+    def _shares(self, asked: Mapping[str, float]) -> list[Share]:
+        return [
             Share(
                 name=source.name,
-                weight=weights[source.name] / whole,
+                weight=asked.get(source.name, 0.0),
                 sequences=count,
                 tokens=count * self.sequence_length,
-                epochs=count / windows,
+                epochs=count / windows.count,
                 available_tokens=source.tokens,
                 available_bytes=source.text_bytes,
                 available_documents=source.documents,
+                padding=1 - float(windows.tokens_per_window / self.sequence_length),
+                bytes=float(count * windows.tokens_per_window * Fraction(source.text_bytes, source.tokens)),
             )
-            for source, count, windows in zip(self._sources, sequences, self._windows, strict=True)
+            for source, windows, count in zip(
+                self._sources, self._windows, self._schedule.used_FS[-2].tolist(), strict=True
+            )
         ]
-        too_small = [share for share in shares if share.epochs > max_epochs]
+
+    def _check_epochs(self, max_epochs: float | Mapping[str, float]) -> None:
+        limits = [(share, epoch_limit(max_epochs, share.name)) for share in self.shares]
+        too_small = [(share, limit) for share, limit in limits if share.epochs > limit]
         if too_small:
             raise DataError(
-                "; ".join(_too_small(share, max_epochs) for share in too_small),
+                "; ".join(_too_small(share, limit) for share, limit in too_small),
                 hint="ask for fewer tokens, lower the weight, add text, or raise max_epochs "
                 "(repeating up to about 4 times costs little: Muennighoff et al. 2023, arXiv 2305.16264)",
             )
-        return shares
 
 
-def _too_small(share: Share, max_epochs: float) -> str:
+def _too_small(share: Share, limit: float) -> str:
     return (
         f'corpus too small for the tokens asked: "{share.name}" has {share.available_tokens:,} tokens, '
-        f"{share.tokens:,} are asked of it, which takes {share.epochs:.2f} epochs "
-        f"(max_epochs: {max_epochs:g})"
+        f"{share.tokens:,} are asked of it, which takes {share.epochs:.2f} epochs (max_epochs: {limit:g})"
     )
-
-
-def _schedule(sequences: Sequence[int], key: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """For every place: its source, and how many earlier places draw from that source."""
-    total = sum(sequences)
-    shuffle = Permutation(total, key)
-    ends = np.cumsum(np.asarray(sequences, dtype=np.int64))
-    source_of_place = np.empty(total, dtype=np.uint16)
-    for start in range(0, total, _CHUNK_PLACES):
-        places = np.arange(start, min(start + _CHUNK_PLACES, total), dtype=np.int64)
-        source_of_place[start : start + len(places)] = np.searchsorted(ends, shuffle(places), side="right")
-    use_of_place = np.empty(total, dtype=np.int32)
-    for source, count in enumerate(sequences):
-        use_of_place[source_of_place == source] = np.arange(count, dtype=np.int32)
-    return source_of_place, use_of_place

@@ -18,12 +18,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 6
+from tsugiki.dataset.kernels import permute
 
-# np.uint64 scalars keep numpy from promoting to float64. The constants are those of SplitMix64's finaliser
-# (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
-_LAST_SHIFT = np.uint64(31)
+ROUNDS = 6
 
 Indices: TypeAlias = NDArray[np.int64]
 """Whole numbers, usually of shape (count,)."""
@@ -49,32 +46,20 @@ class Permutation:
             raise ValueError(f"a permutation needs at least one element, not {size}")
         self.size = size
         self._half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-        self._round_keys = [np.uint64(derive_key(key, number)) for number in range(ROUNDS)]
+        keys = [derive_key(key, number) for number in range(ROUNDS)]
+        self._round_keys = np.asarray(keys, dtype=np.uint64)
 
     def __call__(self, indices: Indices) -> Indices:
         if indices.size and not (indices.min() >= 0 and indices.max() < self.size):
             raise IndexError(f"indices must lie in 0..{self.size - 1}")
-        values = self._encrypt(indices.astype(np.uint64).reshape(-1))
-        outside = np.flatnonzero(values >= self.size)
-        while outside.size:
-            values[outside] = self._encrypt(values[outside])
-            outside = outside[values[outside] >= self.size]
+        values = indices.astype(np.uint64).reshape(-1)
+        permute(values, np.uint64(self.size), np.uint64(self._half_bits), self._round_keys)
         return values.astype(np.int64).reshape(indices.shape)
+
+    def at(self, index: int) -> int:
+        """Where one index goes."""
+        return int(self(np.asarray([index], dtype=np.int64))[0])
 
     def all(self) -> Indices:
         """The whole permutation as an int64 array of shape (size,)."""
         return self(np.arange(self.size, dtype=np.int64))
-
-    def _encrypt(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        bits = np.uint64(self._half_bits)
-        mask = np.uint64((1 << self._half_bits) - 1)
-        left, right = values >> bits, values & mask
-        for round_key in self._round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
-        return (left << bits) | right
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    for shift, factor in _MIX:
-        values = (values ^ (values >> shift)) * factor
-    return values ^ (values >> _LAST_SHIFT)
