@@ -212,9 +212,9 @@ def _word_piece():
     return Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))  # noqa: S106
 
 
-def _sentence_piece_bpe():
-    tokenizer = Tokenizer(models.BPE({"<unk>": 0, "▁a": 1}, [], byte_fallback=True))
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+def _bpe_without_bytes():
+    tokenizer = Tokenizer(models.BPE({"<unk>": 0, "▁a": 1}, []))
+    tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
@@ -229,7 +229,7 @@ def _suffixed_bpe():
     [
         (_unigram, "of kind Unigram"),
         (_word_piece, "of kind WordPiece"),
-        (_sentence_piece_bpe, "SentencePiece-style BPE"),
+        (_bpe_without_bytes, "without bytes to fall back to"),
         (_suffixed_bpe, "prefix or suffix"),
     ],
 )
@@ -237,7 +237,7 @@ def test_other_kinds_of_tokenizers_are_refused(make, message, texts, base_tokeni
     words = segment_words(base_tokenizer, texts[:1])
     with pytest.raises(InputError, match=message) as caught:
         extend_tokenizer(TextTokenizer(make(), None, None), words, LIMITS)
-    assert "byte-level BPE" in str(caught.value)
+    assert "choose a model with a BPE tokenizer" in caught.value.hint
 
 
 def test_training_texts_samples_evenly_by_id_and_only_the_train_split(corpora, texts):

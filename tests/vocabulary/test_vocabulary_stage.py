@@ -19,6 +19,7 @@ from tsugiki.errors import DataError, InputError, StageError
 from tsugiki.models.config import preset
 from tsugiki.models.directory import check_parity, read_config, vocabulary_size
 from tsugiki.models.tokenizer import load_tokenizer
+from tsugiki.models.weights import read_tensors
 from tsugiki.vocabulary import proof, rows, stage
 
 
@@ -41,7 +42,13 @@ def test_run_facts_are_what_the_report_reads(finished):
     facts = outcome.facts
     assert (facts["added"], facts["base_size"], facts["size"], facts["padding_rows"]) == (200, 360, 560, 0)
     assert facts["unreachable"] == 0
-    assert facts["round_trip"] == {"documents": 136, "failures": 0}
+    assert facts["round_trip"] == {"documents": 136, "failures": 0, "altered_by_base": 0}
+    assert facts["new_rows"] == [360, 560]
+    assert (facts["method"], facts["initialise"]) == ("continued", "subtoken-mean")
+    assert [point["pieces"] for point in facts["curve"]] == [0, 32, 56, 104, 200]
+    assert facts["curve"][0]["tokens"] > facts["curve"][1]["tokens"] > facts["curve"][-1]["tokens"]
+    assert facts["curve"][-1]["tokens"] == outcome.counts["tokens_after"]
+    assert "sentencepiece" not in facts
     assert facts["old_text_parity"]["max_abs_logit_difference"] == 0.0
     assert facts["old_text_parity"]["texts"] > 0
     assert (
@@ -146,6 +153,49 @@ def test_run_fills_the_padding_rows_of_the_base(extend, make_base):
     outcome, root = extend(make_base(rows=368), add=100)
     assert (outcome.facts["base_size"], outcome.facts["size"], outcome.facts["added"]) == (360, 472, 112)
     assert read_config(root).vocabulary_size == 472
+
+
+@pytest.mark.parametrize(("share", "added"), [(0.9, 32), (1e-6, 200)])
+def test_run_curve_chooses_the_size(extend, base, share, added):
+    outcome, root = extend(base, doubling_saves=share)
+    assert outcome.facts["added"] == added
+    assert vocabulary_size(root) == 360 + added
+    assert len(outcome.facts["curve"]) == 5
+
+
+def test_run_appended_pieces_are_reached_and_save(extend, base):
+    outcome, root = extend(base, method="append")
+    assert (outcome.facts["method"], outcome.facts["added"], outcome.facts["unreachable"]) == (
+        "append",
+        200,
+        0,
+    )
+    assert outcome.counts["tokens_after"] < 0.6 * outcome.counts["tokens_before"]
+    assert vocabulary_size(root) == 560
+
+
+def test_run_frequency_weighted_rows_are_another_mean(extend, base, finished):
+    outcome, root = extend(base, initialise="frequency-weighted-mean", measure=("english",))
+    assert outcome.counts == finished[0].counts
+    ours, plain = (dict(read_tensors(one / "model.safetensors")) for one in (root, finished[1]))
+    for name, tensor in ours.items():
+        assert torch.equal(tensor[:360], plain[name][:360])
+    new, mean = ours["model.embed_tokens.weight"][360:], plain["model.embed_tokens.weight"][360:]
+    assert not torch.equal(new, mean)
+    assert torch.nn.functional.cosine_similarity(new, mean).median() > 0.5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_run_distilled_rows_are_recorded_with_what_they_gained(extend, make_base, tied):
+    wanted = {"snippets": 6, "tokens": 24, "learning_rate": 3e-3}
+    outcome, _ = extend(
+        make_base(tied_embeddings=tied), add=40, initialise="distillation", distillation=wanted
+    )
+    distilled = outcome.facts["distillation"]
+    assert 0 < distilled["snippets"] <= 6 * outcome.facts["added"]
+    assert distilled["input"]["loss_after"] < distilled["input"]["loss_before"]
+    assert ("head" in distilled) is not tied
+    assert outcome.facts["old_text_parity"]["max_abs_logit_difference"] == 0.0
 
 
 def test_run_random_rows_differ_from_the_mean_and_obey_the_seed(extend, base, finished, tmp_path):
@@ -273,7 +323,16 @@ def test_final_rows_is_the_next_multiple(rows, add, multiple, expected):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"add": 0}, {"add": "many"}, {"initialise": "zero"}, {"multiple_of": 0}, {"spare": 1}]
+    "changes",
+    [
+        {"add": 0},
+        {"add": "many"},
+        {"initialise": "zero"},
+        {"multiple_of": 0},
+        {"spare": 1},
+        {"doubling_saves": 1.5},
+        {"distillation": {"snippets": 0}},
+    ],
 )
 def test_config_wrong_value_is_refused(changes):
     with pytest.raises(ValidationError):

@@ -1,44 +1,22 @@
-"""From merges to the extended tokenizer: which pieces to keep, tokenizer.json, and reachability."""
+"""From words to the extended tokenizer, every new piece reachable."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from tokenizers import Tokenizer
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tsugiki.errors import DataError, InputError, StageError
-from tsugiki.models.byte_level import byte_alphabet, piece_to_bytes
-from tsugiki.models.tokenizer import TextTokenizer, is_byte_level
-from tsugiki.vocabulary.learner import Limits, learn_merges
-from tsugiki.vocabulary.pieces import Scripts, describe_pieces
+from tsugiki.models.spelling import TokenizerKind
+from tsugiki.models.tokenizer import TextTokenizer
+from tsugiki.vocabulary.appending import append_candidates, idle_fragments
+from tsugiki.vocabulary.candidates import Candidate, excluded_at_first, learn_candidates, select
+from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.words import Words
+from tsugiki.vocabulary.writing import build_tokenizer
 
-_SLACK_PIECES = 64
-"""Learnt beyond what was asked for: replacements for pieces that turn out to be unreachable."""
-
-
-@dataclass
-class Candidate:
-    """A piece that was learnt: its bytes, the merges that give it, and whether it is whole characters.
-
-    A merge is (rank, left, right). The first one is how the piece was found; others, of a later rank, join
-    other splits of the same bytes.
-    """
-
-    number: int
-    content: bytes
-    merges: list[tuple[int, int, int]]
-    is_whole: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        try:
-            self.content.decode()
-            self.is_whole = True
-        except UnicodeDecodeError:
-            self.is_whole = False
+Method = Literal["continued", "append"]
 
 
 @dataclass(frozen=True)
@@ -63,158 +41,115 @@ class Extension:
 
 
 def check_extendable(tokenizer: TextTokenizer) -> dict[str, Any]:
-    """The tokenizer.json of a byte-level BPE tokenizer; raises InputError for any other kind."""
+    """The tokenizer.json of a BPE tokenizer that has every byte; raises InputError for any other kind."""
     data: dict[str, Any] = json.loads(tokenizer.tokenizer.to_str())
     model = data["model"]
-    hint = "choose a model with a byte-level BPE tokenizer (GPT-2, Llama 3, Qwen); other kinds are to come"
+    hint = (
+        "choose a model with a BPE tokenizer: byte-level (GPT-2, Llama 3, Qwen) or SentencePiece's (Llama 2)"
+    )
     if model.get("type") != "BPE":
         raise InputError(
-            f"the tokenizer is of kind {model.get('type')}; only byte-level BPE is extended", hint=hint
-        )
-    if not is_byte_level(data):
-        raise InputError(
-            "the tokenizer is SentencePiece-style BPE (Llama 2, Mistral); only byte-level BPE is extended",
+            f"the tokenizer is of kind {model.get('type')}; only BPE is extended: in other kinds a new piece "
+            "changes how text without it is cut",
             hint=hint,
         )
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise InputError("the tokenizer marks pieces within words by a prefix or suffix", hint=hint)
+    if tokenizer.kind is TokenizerKind.OTHER:
+        raise InputError(
+            "the tokenizer is BPE without bytes to fall back to: characters that it lacks are lost", hint=hint
+        )
     return data
 
 
-def extend_tokenizer(base: TextTokenizer, words: Words, limits: Limits) -> Extension:
-    """Add exactly `limits.wanted` pieces, learnt on `words`, to a byte-level BPE tokenizer.
+def extend_tokenizer(
+    base: TextTokenizer, words: Words, limits: Limits, *, method: Method = "continued"
+) -> Extension:
+    """Add exactly `limits.wanted` pieces, learnt on `words`, to a BPE tokenizer.
+
+    method: "continued" goes on from the base's own segmentation; "append" learns from characters on and
+    appends what the base lacks.
 
     New merges follow the base's, so text without a new piece keeps its ids. Whole pieces come in the order
-    they were learnt, each with the fragments it needs that are not there yet; fragments that no kept piece
-    needs are left out (leaf pruning: no other piece is built on them). Pieces that the extended tokenizer
-    does not give for their own text are dropped and replaced by the next ones.
+    of what they save, each with the fragments (or, in SentencePiece-style tokenizers, characters) it needs
+    that are not there yet; fragments that no kept piece needs are left out (leaf pruning: no other piece is
+    built on them). Pieces that the extended tokenizer does not give for their own text are dropped and
+    replaced by the next ones.
 
-    Raises InputError for a tokenizer that is not byte-level BPE, DataError where the words hold too few
-    pieces.
+    Raises InputError for a tokenizer that is not such BPE, DataError where the words hold too few pieces.
+    """
+    check_extendable(base)
+    candidates = find_candidates(base, words, limits, method)
+    return choose_pieces(base, candidates, limits, apart=method == "append")
+
+
+def find_candidates(base: TextTokenizer, words: Words, limits: Limits, method: Method) -> list[Candidate]:
+    """Pieces that could be added, learnt in one of two ways."""
+    learn = append_candidates if method == "append" else learn_candidates
+    return learn(base, words, limits)
+
+
+def choose_pieces(
+    base: TextTokenizer, candidates: Sequence[Candidate], limits: Limits, *, apart: bool = False
+) -> Extension:
+    """The extension by the best `limits.wanted` of the candidates that can be reached.
+
+    apart: whether they were learnt apart from the base's segmentation (`appending`); each is then given by
+    all its splits, and fragments that the base's merges go around are pruned, too.
+
+    Raises DataError where there are fewer.
     """
     data = check_extendable(base)
-    learnt = _learn_candidates(base, words, limits)
-    # An added token may be spelled like a learnt piece: its text is cut out before any merge, unless it has
-    # to be a word of its own.
-    spelt = {piece.encode() for piece in base.pieces}
-    unreachable = {candidate.number for candidate in learnt if candidate.content in spelt}
+    every_split = apart or base.kind is TokenizerKind.SENTENCE_PIECE
+    excluded = excluded_at_first(base, candidates)
     while True:
-        kept = _select(learnt, base.size, limits.wanted, unreachable)
+        kept = select(candidates, base.size, limits.wanted, excluded)
         if len(kept) < limits.wanted:
             raise DataError(
                 f"the corpus gives {len(kept)} new pieces that occur {limits.minimum_count} times or more; "
                 f"{limits.wanted} are wanted",
                 hint="give more text, ask for fewer pieces, or lower minimum_count",
             )
-        tokenizer = _build(data, base, kept)
+        tokenizer = build_tokenizer(data, base, kept, every_split=every_split)
         missed = unreachable_pieces(tokenizer, base.size)
+        if apart and not missed:
+            missed = _idle_fragments(tokenizer, base.size)
         if not missed:
             break
-        unreachable |= {kept[number - base.size].number for number in missed}
+        excluded |= {kept[number - base.size].number for number in missed}
     _check_old_ids(base, tokenizer)
-    components = _components(kept, base.size)
+    components = _components(base, kept)
     return Extension(tokenizer, base.size, components, sum(not candidate.is_whole for candidate in kept))
-
-
-def _learn_candidates(base: TextTokenizer, words: Words, limits: Limits) -> list[Candidate]:
-    contents = base_contents(base)
-    # Each whole piece needs at most two new fragments (a character has up to four bytes).
-    capacity = base.size + 3 * (limits.wanted + _SLACK_PIECES)
-    scripts = Scripts()
-    table = describe_pieces(contents, capacity, scripts)
-    generous = limits._replace(wanted=limits.wanted + _SLACK_PIECES)
-    merges = learn_merges(words, contents, table, scripts.table(words.characters), generous)
-    candidates: list[Candidate] = []
-    for rank, (left, right, target) in enumerate(merges.merges_M3.tolist()):
-        content = _content(left, contents, candidates) + _content(right, contents, candidates)
-        if target - base.size == len(candidates):
-            candidates.append(Candidate(target, content, []))
-        candidate = candidates[target - base.size]
-        if candidate.content != content:
-            raise StageError(
-                f"the pieces {candidate.content!r} and {content!r} have the same hash",
-                hint="this is a one in 2^60 event; change minimum_count by one",
-            )
-        candidate.merges.append((rank, left, right))
-    return candidates
-
-
-def base_contents(base: TextTokenizer) -> list[bytes | None]:
-    """The bytes of each piece by id; None for special and added tokens, which nothing is built on."""
-    added = base.tokenizer.get_added_tokens_decoder()
-    return [None if number in added else piece_to_bytes(piece) for number, piece in enumerate(base.pieces)]
-
-
-def _content(number: int, contents: Sequence[bytes | None], candidates: Sequence[Candidate]) -> bytes:
-    content = contents[number] if number < len(contents) else candidates[number - len(contents)].content
-    return content or b""
-
-
-def _select(
-    learnt: Sequence[Candidate], base_size: int, wanted: int, unreachable: set[int]
-) -> list[Candidate]:
-    """The first `wanted` pieces in learning order, with all that they are built on."""
-    taken: set[int] = set()
-    for candidate in learnt:
-        if not candidate.is_whole or candidate.number in taken:
-            continue
-        needed = _needed(candidate, learnt, base_size, taken)
-        whole_parts = [piece for piece in needed[:-1] if learnt[piece - base_size].is_whole]
-        if whole_parts or unreachable & set(needed) or len(taken) + len(needed) > wanted:
-            continue
-        taken.update(needed)
-        if len(taken) == wanted:
-            break
-    for candidate in learnt:
-        # A last row that no whole piece fits into: a fragment on its own shortens rare characters.
-        if len(taken) < wanted and not candidate.is_whole:
-            taken.update(_needed(candidate, learnt, base_size, taken)[: wanted - len(taken)])
-    return [candidate for candidate in learnt if candidate.number in taken]
-
-
-def _needed(candidate: Candidate, learnt: Sequence[Candidate], base_size: int, taken: set[int]) -> list[int]:
-    """The piece and all that its first merge is built on, parts first, without what was taken already."""
-    needed: list[int] = []
-    for part in candidate.merges[0][1:]:
-        if part >= base_size and part not in taken and part not in needed:
-            needed += _needed(learnt[part - base_size], learnt, base_size, taken)
-    return [*needed, candidate.number]
-
-
-def _build(data: dict[str, Any], base: TextTokenizer, kept: Sequence[Candidate]) -> TextTokenizer:
-    """tokenizer.json with the kept pieces after the base's, and their merges after the base's merges."""
-    spelling = {byte: character for character, byte in byte_alphabet().items()}
-    names = dict(enumerate(base.pieces))
-    model = {**data["model"], "vocab": dict(data["model"]["vocab"]), "merges": list(data["model"]["merges"])}
-    # Added tokens that are not among the model's own would be numbered anew when the file is read.
-    model["vocab"].update({token["content"]: token["id"] for token in data["added_tokens"]})
-    for number, candidate in enumerate(kept, start=base.size):
-        names[candidate.number] = "".join(spelling[byte] for byte in candidate.content)
-        model["vocab"][names[candidate.number]] = number
-    merges = sorted(merge for candidate in kept for merge in candidate.merges)
-    model["merges"] += [
-        [names[left], names[right]] for _, left, right in merges if {left, right} <= names.keys()
-    ]
-    text = json.dumps({**data, "model": model}, ensure_ascii=False)
-    side_files = {name: content for name, content in base.side_files.items() if name != "tokenizer.model"}
-    return TextTokenizer(Tokenizer.from_str(text), base.bos_id, base.eos_id, side_files)
 
 
 def unreachable_pieces(tokenizer: TextTokenizer, first: int) -> list[int]:
     """Ids from `first` on that no text can give.
 
     A whole piece has to be the encoding of its own text. A fragment of a character can't be encoded alone;
-    it is reachable if a reachable piece is built on it, which is so by construction (`_select`).
+    it is reachable if a reachable piece is built on it, which is so by construction (`select`).
     """
     texts: dict[int, str] = {}
     for number in range(first, tokenizer.size):
-        content = piece_to_bytes(tokenizer.pieces[number]) or b""
         try:
-            texts[number] = content.decode()
+            texts[number] = (tokenizer.contents[number] or b"").decode()
         except UnicodeDecodeError:
             continue
-    encoded = tokenizer.encode_batch(list(texts.values()))
-    return [number for number, ids in zip(texts, encoded, strict=True) if ids.tolist() != [number]]
+    encoded = tokenizer.encode_within(list(texts.values()))
+    return [number for number, ids in zip(texts, encoded, strict=True) if ids != [number]]
+
+
+def _idle_fragments(tokenizer: TextTokenizer, first: int) -> list[int]:
+    """Ids from `first` on of fragments that no whole new piece is made through."""
+    whole: dict[str, int] = {}
+    fragments: dict[str, int] = {}
+    for number in range(first, tokenizer.size):
+        content = tokenizer.contents[number] or b""
+        is_whole = content.decode("utf-8", "ignore").encode() == content
+        (whole if is_whole else fragments)[tokenizer.pieces[number]] = number
+    if not fragments:
+        return []
+    merges = json.loads(tokenizer.tokenizer.to_str())["model"]["merges"]
+    return [fragments[piece] for piece in sorted(idle_fragments(merges, list(whole), list(fragments)))]
 
 
 def _check_old_ids(base: TextTokenizer, extended: TextTokenizer) -> None:
@@ -225,11 +160,20 @@ def _check_old_ids(base: TextTokenizer, extended: TextTokenizer) -> None:
         )
 
 
-def _components(kept: Sequence[Candidate], base_size: int) -> tuple[tuple[int, ...], ...]:
-    found: dict[int, tuple[int, ...]] = {}
+def _components(base: TextTokenizer, kept: Sequence[Candidate]) -> tuple[tuple[int, ...], ...]:
+    """The base's own encoding of each piece; of a fragment, what its first merge is made of."""
+    whole = [candidate for candidate in kept if candidate.is_whole]
+    encoded = base.encode_within([candidate.content.decode() for candidate in whole])
+    found = {candidate.number: tuple(ids) for candidate, ids in zip(whole, encoded, strict=True)}
     for candidate in kept:
-        _, left, right = candidate.merges[0]
-        found[candidate.number] = tuple(
-            number for part in (left, right) for number in ((part,) if part < base_size else found[part])
-        )
-    return tuple(found.values())
+        if candidate.number not in found:
+            found[candidate.number] = _fragment_components(candidate, base.size, found)
+    return tuple(found[candidate.number] for candidate in kept)
+
+
+def _fragment_components(
+    candidate: Candidate, base_size: int, found: Mapping[int, tuple[int, ...]]
+) -> tuple[int, ...]:
+    return tuple(
+        number for part in candidate.parts for number in ((part,) if part < base_size else found[part])
+    )

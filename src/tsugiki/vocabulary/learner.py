@@ -54,11 +54,12 @@ class Merges:
     """What was learnt: each merge M is (left, right, target), in order.
 
     Targets from the base's size on are new, numbered as they appeared; a target may come from several merges.
-    pieces: how many ids there are now. token_S, next_S: the segmentation after all merges (-1: no symbol, end
-    of the word).
+    counts_M: how often each merge was made, which never grows from one to the next. pieces: how many ids
+    there are now. token_S, next_S: the segmentation after all merges (-1: no symbol, end of the word).
     """
 
     merges_M3: NDArray[np.int32]
+    counts_M: NDArray[np.int64]
     pieces: int
     token_S: NDArray[np.int32]
     next_S: NDArray[np.int64]
@@ -122,8 +123,8 @@ def learn_merges(
         first_P, second_P, _powers(_BASE_1, _PRIME_1, longest), _powers(_BASE_2, _PRIME_2, longest)
     )
     corpus = _link_words(words.token_S.astype(np.int32), words.word_S, words.count_W)
-    merges_M3, size = _learn(corpus, hashes, table, script_of_codepoint, limits, len(pieces))
-    return Merges(merges_M3, size, corpus.token_S, corpus.next_S)
+    merges_M3, counts_M, size = _learn(corpus, hashes, table, script_of_codepoint, limits, len(pieces))
+    return Merges(merges_M3, counts_M, size, corpus.token_S, corpus.next_S)
 
 
 def _hash(piece: bytes | None) -> tuple[int, int]:
@@ -336,7 +337,7 @@ def _learn(  # noqa: PLR0917 - as above
     script_of_codepoint: NDArray[np.int16],
     limits: Limits,
     base: int,
-) -> tuple[NDArray[np.int32], int]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
     capacity = len(table.kind_P)
     piece_of_hash = {hashes.first_P[one] << 31 | hashes.second_P[one]: np.int64(one) for one in range(base)}
     pairs = _enter_all(corpus, table, limits)
@@ -345,6 +346,7 @@ def _learn(  # noqa: PLR0917 - as above
     ]
     heapq.heapify(heap)
     learnt = [np.int32(0) for _ in range(0)]
+    counts = [np.int64(0) for _ in range(0)]
     part_P = np.full(
         capacity, _NONE, dtype=np.int32
     )  # a new piece's left part: the way down to its fragments
@@ -366,7 +368,8 @@ def _learn(  # noqa: PLR0917 - as above
             if _describe_joined(left, right, target, table, script_of_codepoint, limits) == _WHOLE:
                 kept += _keep(target, base, part_P, is_kept_P)
         learnt.extend((left, right, np.int32(target)))
+        counts.append(pairs.counts[pair])
         for one in _join(pair, target, corpus, pairs, table, limits):
             if one != _NONE:
                 heapq.heappush(heap, (-pairs.counts[one], pairs.lefts[one], pairs.rights[one], one))
-    return np.array(learnt, dtype=np.int32).reshape(-1, 3), size
+    return np.array(learnt, dtype=np.int32).reshape(-1, 3), np.array(counts, dtype=np.int64), size

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsugiki.models.byte_level import piece_to_bytes
 from tsugiki.models.tokenizer import TextTokenizer
-from tsugiki.vocabulary.extend import Extension, base_contents
+from tsugiki.vocabulary.extend import Extension
+from tsugiki.vocabulary.sentencepiece_ids import PeerIds
 from tsugiki.vocabulary.words import BATCH_DOCUMENTS, measuring_split, sample_documents
 
 EXAMPLES = 40
@@ -38,7 +38,10 @@ class Measurement:
     tallies: by (dataset, language, host), held-out documents. uses_P: how often each piece of the extended
     tokenizer was used in them. characters: how often each character occurred in those of the first dataset.
     documents, failures: round trips tried, over all splits, and those that did not give the text back.
-    plain_texts: pieces of text whose encoding uses no new piece.
+    altered_by_base: documents that the base does not give back either (Qwen's NFC, a U+2581 that
+    SentencePiece takes for a space), and the extended tokenizer exactly as the base. plain_texts: pieces of
+    text whose encoding uses no new piece. sentencepiece: where there is a tokenizer.model, documents that it
+    encodes otherwise than tokenizer.json.
     """
 
     uses_P: NDArray[np.int64]
@@ -49,6 +52,8 @@ class Measurement:
     characters: Counter[str] = field(default_factory=Counter)
     documents: int = 0
     failures: int = 0
+    altered_by_base: int = 0
+    sentencepiece: PeerIds | None = None
     plain_texts: list[str] = field(default_factory=list)
     new_texts: list[str] = field(default_factory=list)
 
@@ -70,13 +75,16 @@ def measure(
     without new pieces. progress: called with the number of documents done.
     """
     found = Measurement(np.zeros(extension.tokenizer.size, dtype=np.int64))
+    found.sentencepiece = PeerIds.of(base, extension.tokenizer)
     is_fragment = {"before": _fragments(base), "after": _fragments(extension.tokenizer)}
     for place, (name, directory) in enumerate(datasets):
         measured = measuring_split(directory)
         for rows in _row_batches(directory, maximum_characters):
             texts = [row["text"] for row in rows]
             after = extension.tokenizer.encode_batch(texts)
-            _check_round_trips(found, extension.tokenizer, texts, after)
+            _check_round_trips(found, (base, extension.tokenizer), texts, after)
+            if found.sentencepiece is not None:
+                found.sentencepiece.compare(texts, after)
             chosen = [number for number, row in enumerate(rows) if row["split"] == measured]
             before = base.encode_batch([texts[number] for number in chosen])
             for old_T, number in zip(before, chosen, strict=True):
@@ -93,7 +101,7 @@ def measure(
 
 def _fragments(tokenizer: TextTokenizer) -> NDArray[np.bool_]:
     """For each piece, whether its bytes are no whole characters."""
-    pieces = [piece_to_bytes(piece) or b"" for piece in tokenizer.pieces]
+    pieces = [content or b"" for content in tokenizer.contents]
     return np.array([piece.decode("utf-8", "ignore").encode() != piece for piece in pieces], dtype=np.bool_)
 
 
@@ -104,13 +112,21 @@ def _row_batches(directory: Path, maximum_characters: int) -> Iterator[list[dict
 
 
 def _check_round_trips(
-    found: Measurement, tokenizer: TextTokenizer, texts: Sequence[str], encoded: Sequence[NDArray[np.uint32]]
+    found: Measurement,
+    tokenizers: tuple[TextTokenizer, TextTokenizer],
+    texts: Sequence[str],
+    encoded: Sequence[NDArray[np.uint32]],
 ) -> None:
-    decoded = tokenizer.tokenizer.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=True)
-    normaliser = tokenizer.tokenizer.normalizer
+    """Decode what the extended tokenizer (the second one) encoded; the base is asked where text differs."""
+    base, extended = tokenizers
+    decoded = extended.tokenizer.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=True)
     for text, back in zip(texts, decoded, strict=True):
-        expected = text if normaliser is None else normaliser.normalize_str(text)
-        found.failures += back != expected
+        if back == text:
+            continue
+        if back == base.decode(base.encode_batch([text])[0]):
+            found.altered_by_base += 1
+        else:
+            found.failures += 1
     found.documents += len(texts)
 
 
@@ -188,7 +204,7 @@ def _whole_new_pieces(extension: Extension) -> list[tuple[int, str]]:
     found = []
     for number in range(extension.base_size, extension.tokenizer.size):
         try:
-            found.append((number, (piece_to_bytes(extension.tokenizer.pieces[number]) or b"").decode()))
+            found.append((number, (extension.tokenizer.contents[number] or b"").decode()))
         except UnicodeDecodeError:
             continue
     return found
@@ -196,7 +212,7 @@ def _whole_new_pieces(extension: Extension) -> list[tuple[int, str]]:
 
 def plain_pieces_text(base: TextTokenizer, extension: Extension) -> Iterator[str]:
     """The base's own pieces as texts that use no new piece, for corpora in which every line uses one."""
-    for content in base_contents(base):
+    for content in base.contents:
         try:
             text = (content or b"").decode()
         except UnicodeDecodeError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,25 @@ from tsugiki.models.weights import (
 )
 from tsugiki.vocabulary.extend import Extension
 
-Initialisation = Literal["subtoken-mean", "random"]
+Initialisation = Literal["subtoken-mean", "frequency-weighted-mean", "distillation", "random"]
+
+_SMOOTHING = 1e-3
+"""`a` of smooth inverse frequency (Arora, Liang and Ma 2017, section 4.1: 1e-4 to 1e-3 do well)."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What some initialisations need besides the base's rows.
+
+    frequency_V: how often each old piece occurs in the corpus as the base encodes it. learnt: new rows
+    (pieces, D) by the name of the tensor, from `distillation`.
+    """
+
+    frequency_V: Tensor | None = None
+    learnt: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+NOTHING = Knowledge()
 
 
 def subtoken_mean(rows_VD: Tensor, components: Sequence[Sequence[int]]) -> Tensor:
@@ -40,6 +59,25 @@ def subtoken_mean(rows_VD: Tensor, components: Sequence[Sequence[int]]) -> Tenso
     return F.embedding_bag(flat, rows_VD.float(), starts, mode="mean")
 
 
+def frequency_weighted_mean(
+    rows_VD: Tensor, components: Sequence[Sequence[int]], frequency_V: Tensor
+) -> Tensor:
+    """As `subtoken_mean`, but frequent parts count less, (pieces, D) in float32.
+
+    The weight of a part of relative frequency p is a / (a + p): smooth inverse frequency (Arora, Liang and Ma
+    2017), since a part that is in every piece, such as a first byte, says little about any.
+    """
+    share_V = frequency_V.double() / frequency_V.sum().clamp(min=1)
+    weight_V = (_SMOOTHING / (_SMOOTHING + share_V)).float()
+    flat = torch.tensor([number for numbers in components for number in numbers])
+    lengths = torch.tensor([len(numbers) for numbers in components])
+    starts = lengths.cumsum(0) - lengths
+    weights = weight_V[flat]
+    totals = F.embedding_bag(flat, weight_V[:, None], starts, mode="sum")
+    summed = F.embedding_bag(flat, rows_VD.float(), starts, mode="sum", per_sample_weights=weights)
+    return summed / totals
+
+
 def random_rows(rows_VD: Tensor, count: int, std: float, seed: int, name: str) -> Tensor:
     """`count` rows drawn from a normal distribution of the given `std`, (count, D) in float32.
 
@@ -51,22 +89,40 @@ def random_rows(rows_VD: Tensor, count: int, std: float, seed: int, name: str) -
 
 
 def extended_rows(
-    rows_VD: Tensor, extension: Extension, method: Initialisation, *, std: float, seed: int, name: str
+    rows_VD: Tensor,
+    extension: Extension,
+    method: Initialisation,
+    *,
+    std: float,
+    seed: int,
+    name: str,
+    knowledge: Knowledge = NOTHING,
 ) -> Tensor:
     """An embedding with the new pieces' rows, in the stored type; rows of old pieces keep their bits.
 
-    Rows beyond the base's pieces (padding) are replaced by the first new pieces'.
+    Rows beyond the base's pieces (padding) are replaced by the first new pieces'. A tensor that distillation
+    learnt nothing for gets the subtoken mean.
     """
     old_VD = rows_VD[: extension.base_size]
-    if method == "subtoken-mean":
-        new_VD = subtoken_mean(old_VD, extension.components)
-    else:
+    if method == "random":
         new_VD = random_rows(old_VD, extension.added, std, seed, name)
+    elif method == "frequency-weighted-mean" and knowledge.frequency_V is not None:
+        new_VD = frequency_weighted_mean(old_VD, extension.components, knowledge.frequency_V)
+    elif method == "distillation" and name in knowledge.learnt:
+        new_VD = knowledge.learnt[name]
+    else:
+        new_VD = subtoken_mean(old_VD, extension.components)
     return torch.cat((old_VD, new_VD.to(rows_VD.dtype)))
 
 
 def write_extended_model(
-    base: Path, extension: Extension, directory: Path, method: Initialisation, *, seed: int
+    base: Path,
+    extension: Extension,
+    directory: Path,
+    method: Initialisation,
+    *,
+    seed: int,
+    knowledge: Knowledge = NOTHING,
 ) -> None:
     """Write the extended model: files without embeddings are copied, those with are rewritten, one at a time.
 
@@ -86,7 +142,9 @@ def write_extended_model(
             continue
         tensors = dict(read_tensors(file, names))
         for name in {EMBEDDING, HEAD} & tensors.keys():
-            tensors[name] = extended_rows(tensors[name], extension, method, std=std, seed=seed, name=name)
+            tensors[name] = extended_rows(
+                tensors[name], extension, method, std=std, seed=seed, name=name, knowledge=knowledge
+            )
         write_shard(directory / file.name, tensors)
     if (base / INDEX).exists():
         written = [read_file_header(directory / file.name) for file in weight_files(base)]

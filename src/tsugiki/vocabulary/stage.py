@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from tsugiki.artifacts.contract import (
-    ArtifactType,
-    Count,
-    Forecast,
-    Forecasts,
-    Inputs,
-    Outcome,
-    Reference,
-    StageConfig,
-    Workspace,
-)
+from tsugiki.artifacts.contract import Inputs, Outcome, Workspace
 from tsugiki.errors import DataError, StageError
+from tsugiki.vocabulary.config import Config, final_rows
+from tsugiki.vocabulary.planning import PRODUCES, estimate, tokenizer_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,132 +16,12 @@ if TYPE_CHECKING:
     from tsugiki.vocabulary.extend import Extension
     from tsugiki.vocabulary.measure import Measurement
 
+__all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "final_rows", "run"]
+
 KIND = "vocabulary"
-PRODUCES = ArtifactType.MODEL
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 _PARITY_TEXTS = 8
-_BYTES_OF_DTYPE = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-# For the forecast, measured on two cores: learning, and encoding twice with round trips.
-_LEARNING_CHARACTERS_PER_SECOND = 300_000
-_MEASURING_CHARACTERS_PER_SECOND = 1_500_000
-_COPIED_BYTES_PER_SECOND = 200e6
-_LEARNING_BYTES_PER_CHARACTER = 200
-_SECONDS_TO_START = 3.0
-_PROCESS_BYTES = 0.6e9  # torch, transformers and numba, loaded
-
-
-class Config(StageConfig):
-    """What the vocabulary stage reads and makes."""
-
-    model: str = Field(description="The model to extend: a stage, a directory, or a Hugging Face hub id.")
-    corpus: str = Field(description="Documents in the new language; pieces are learnt on their train split.")
-    add: Count = Field(
-        description="New pieces wanted. More are added where the rows would not divide by `multiple_of`."
-    )
-    method: Literal["append"] = Field(
-        default="append",
-        description="append: merges learnt on the base's own segmentation follow the base's merges.",
-    )
-    initialise: Literal["subtoken-mean", "random"] = Field(
-        default="subtoken-mean",
-        description="New rows of both embeddings: the mean of a piece's old parts' rows, or random ones.",
-    )
-    multiple_of: int = Field(
-        default=8,
-        gt=0,
-        description="The number of rows will divide by this (Swallow: 8, for 8 tensor-parallel devices). "
-        "More pieces are learnt rather than rows left empty.",
-    )
-    minimum_count: int = Field(
-        default=2, gt=0, description="A new piece's last merge has to occur this often in the documents."
-    )
-    max_piece_characters: int = Field(
-        default=16,
-        gt=0,
-        le=256,
-        description="The longest new piece in characters (sentencepiece's default: 16).",
-    )
-    ascii_pieces: Literal["auto", "keep", "drop"] = Field(
-        default="auto",
-        description="Whether new pieces may be ASCII alone. With drop, all ASCII text (English, code) keeps "
-        "its tokens. auto: keep if most letters of the documents are ASCII.",
-    )
-    sample: Count = Field(
-        default=20_000_000,
-        description="Characters to learn and measure on; of a larger corpus an even sample is taken.",
-    )
-    measure: tuple[str, ...] = Field(
-        default=(),
-        description="Further documents on which tokens before and after are counted (held-out split).",
-    )
-
-    def references(self) -> tuple[Reference, ...]:
-        """The model, the documents to learn on, and those to measure on."""
-        return (
-            Reference("model", self.model, ArtifactType.MODEL),
-            Reference("corpus", self.corpus, ArtifactType.DOCUMENTS),
-            *(
-                Reference(f"measure.{place}", name, ArtifactType.DOCUMENTS)
-                for place, name in enumerate(self.measure)
-            ),
-        )
-
-
-def final_rows(rows: int, add: int, multiple_of: int) -> int:
-    """Rows of the extended embedding: at least `rows` + `add`, and a multiple of `multiple_of`."""
-    return -(-(rows + add) // multiple_of) * multiple_of
-
-
-def estimate(config: Config, inputs: Forecasts) -> Forecast:
-    """The extended model's shape, and the cost of making it.
-
-    Memory: the float32 model that the parity of logits is checked with, or the largest weight file (5 GB by
-    custom) with what the learner holds, whichever is more. Weights are streamed file by file otherwise.
-    """
-    model = inputs.get(config.model, Forecast(ArtifactType.MODEL))
-    facts = {"tokenizer": _tokenizer_name(config)}
-    config_hf: Mapping[str, Any] | None = model.facts.get("model_config")
-    if config_hf is None:
-        return Forecast(PRODUCES, facts=facts)
-    shape = {
-        **config_hf,
-        "vocab_size": final_rows(int(config_hf["vocab_size"]), config.add, config.multiple_of),
-    }
-    parameters = float(model.counts.get("parameters", 0)) + _new_parameters(config_hf, shape)
-    counts = {"vocabulary_size": shape["vocab_size"], "parameters": parameters}
-    dtype = config_hf.get("torch_dtype") or config_hf.get("dtype") or "bfloat16"
-    disk_bytes = parameters * _BYTES_OF_DTYPE.get(str(dtype), 4)
-    read = [
-        min(inputs[name].counts.get("characters", 0), config.sample)
-        for name in (config.corpus, *config.measure)
-        if name in inputs
-    ]
-    learnt = read[0] if read else 0
-    # The weights are copied once, then read by the base's, our and transformers' decoder.
-    seconds = _SECONDS_TO_START + 4 * disk_bytes / _COPIED_BYTES_PER_SECOND
-    seconds += learnt / _LEARNING_CHARACTERS_PER_SECOND + sum(read) / _MEASURING_CHARACTERS_PER_SECOND
-    streaming_bytes = min(5e9, disk_bytes) + learnt * _LEARNING_BYTES_PER_CHARACTER
-    memory_bytes = _PROCESS_BYTES + max(4.4 * parameters, streaming_bytes)
-    return Forecast(
-        PRODUCES,
-        counts,
-        {"model_config": shape, **facts},
-        seconds=seconds,
-        memory_bytes=memory_bytes,
-        disk_bytes=disk_bytes,
-    )
-
-
-def _tokenizer_name(config: Config) -> str:
-    """The same in forecast and result: which tokenizer this is, as a name to compare by."""
-    return f"{config.model}+{config.corpus}:{config.add}"
-
-
-def _new_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
-    tables = 1 if before.get("tie_word_embeddings") else 2
-    return (int(after["vocab_size"]) - int(before["vocab_size"])) * int(before["hidden_size"]) * tables
 
 
 def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
@@ -166,33 +35,58 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     from tsugiki.models.tokenizer import load_tokenizer
     from tsugiki.vocabulary import rows
     from tsugiki.vocabulary.extend import unreachable_pieces
+    from tsugiki.vocabulary.initialising import row_knowledge
+    from tsugiki.vocabulary.learning import learn_extension
 
     base = resolve_model(inputs.path(config.model))
     base_tokenizer = load_tokenizer(base)
-    base_rows = vocabulary_size(base)
-    extension = _extend(config, inputs, out, base_tokenizer, base_rows)
-    out.progress(1, 4, "steps", "writing the model")
-    rows.write_extended_model(base, extension, out.root, config.initialise, seed=config.seed)
+    learnt = learn_extension(config, inputs, out, base_tokenizer, vocabulary_size(base))
+    extension = learnt.extension
+    out.progress(1, 5, "steps", "rows of the new pieces")
+    knowledge, how = row_knowledge(config, base, learnt, out)
+    out.progress(2, 5, "steps", "writing the model")
+    rows.write_extended_model(
+        base, extension, out.root, config.initialise, seed=config.seed, knowledge=knowledge
+    )
     size = vocabulary_size(out.root)
+    _check_size(extension, size, config.multiple_of)
 
     measured = _measure(config, inputs, out, base_tokenizer, extension)
-    out.progress(3, 4, "steps", "comparing logits")
+    out.progress(4, 5, "steps", "comparing logits")
     facts = {
+        "method": config.method,
+        "initialise": config.initialise,
         "added": extension.added,
         "fragments": extension.fragments,
         "base_size": extension.base_size,
         "size": size,
+        # Rows that a trainer may train alone at first: the first one, and the one behind the last.
+        "new_rows": [extension.base_size, size],
         "padding_rows": size - extension.tokenizer.size,
         "unreachable": len(unreachable_pieces(extension.tokenizer, extension.base_size)),
+        "curve": [vars(point) for point in learnt.curve],
         **_logit_facts(base, out, base_tokenizer, extension, measured),
+        **how,
         **_row_facts(out, extension),
         **_text_facts(measured, base_tokenizer, extension),
         "model_config": _read_config(out),
-        "tokenizer": _tokenizer_name(config),
+        "tokenizer": tokenizer_name(config),
         "tokenizer_sha256": extension.tokenizer.sha256,
     }
-    out.progress(4, 4, "steps", "done")
+    out.progress(5, 5, "steps", "done")
     return Outcome(_counts(out, config, measured, extension), facts)
+
+
+def _check_size(extension: Extension, rows: int, multiple_of: int) -> None:
+    """Every row is a piece's: none is left that a model could give and the tokenizer not spell.
+
+    `vocabulary_size` has compared tokenizer, embeddings and config.json already.
+    """
+    if rows != extension.tokenizer.size or rows % multiple_of:
+        raise StageError(
+            f"{rows} rows for {extension.tokenizer.size} pieces, where a multiple of {multiple_of} is due",
+            hint="this is a fault in Tsugiki; please report it with the base model's name",
+        )
 
 
 def _measure(
@@ -207,7 +101,7 @@ def _measure(
         [(name, inputs.path(name)) for name in dict.fromkeys((config.corpus, *config.measure))],
         maximum_characters=config.sample,
         wanted_texts=_PARITY_TEXTS,
-        progress=lambda documents: out.progress(2, 4, "steps", f"{documents} documents measured"),
+        progress=lambda documents: out.progress(3, 5, "steps", f"{documents} documents measured"),
     )
     _check(measured, config.corpus)
     return measured
@@ -217,7 +111,12 @@ def _text_facts(measured: Measurement, base: TextTokenizer, extension: Extension
     from tsugiki.vocabulary import measure
 
     return {
-        "round_trip": {"documents": measured.documents, "failures": measured.failures},
+        "round_trip": {
+            "documents": measured.documents,
+            "failures": measured.failures,
+            "altered_by_base": measured.altered_by_base,
+        },
+        **({"sentencepiece": measured.sentencepiece.facts()} if measured.sentencepiece else {}),
         "savings": measure.savings(measured),
         "coverage": measure.coverage(measured, base, extension.tokenizer),
         "examples": measure.examples(measured, extension),
@@ -240,34 +139,19 @@ def _logit_facts(
     }
 
 
-def _extend(config: Config, inputs: Inputs, out: Workspace, base: TextTokenizer, base_rows: int) -> Extension:
-    from tsugiki.vocabulary.extend import check_extendable, extend_tokenizer
-    from tsugiki.vocabulary.learner import Limits
-    from tsugiki.vocabulary.words import segment_words, training_texts
-
-    check_extendable(base)
-    out.progress(0, 4, "steps", "learning pieces")
-    words = segment_words(base, training_texts(inputs.path(config.corpus), config.sample))
-    keeps_ascii = words.mostly_ascii if config.ascii_pieces == "auto" else config.ascii_pieces == "keep"
-    wanted = final_rows(base_rows, config.add, config.multiple_of) - base.size
-    limits = Limits(wanted, config.minimum_count, config.max_piece_characters, keeps_ascii)
-    extension = extend_tokenizer(base, words, limits)
-    out.log.info(
-        "%d pieces added to %d (%d of them fragments of characters); ASCII pieces %s",
-        extension.added,
-        extension.base_size,
-        extension.fragments,
-        "kept" if keeps_ascii else "dropped",
-    )
-    return extension
-
-
 def _check(measured: Measurement, corpus: str) -> None:
     """The post-conditions on text: nothing is lost, and the new pieces are of use."""
     if measured.failures:
         raise StageError(
             f"{measured.failures} of {measured.documents} documents do not survive encoding and decoding",
             hint="this is a fault in Tsugiki or in the base's tokenizer; please report it",
+        )
+    if measured.sentencepiece and measured.sentencepiece.differences:
+        peer = measured.sentencepiece
+        raise StageError(
+            f"tokenizer.model gives other ids than tokenizer.json for {peer.differences} of {peer.documents} "
+            "documents",
+            hint="this is a fault in Tsugiki; please report it with the base model's name",
         )
     tallies = [tally for (dataset, _, _), tally in measured.tallies.items() if dataset == corpus]
     before, after = (

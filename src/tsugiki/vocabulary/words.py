@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,14 @@ from numpy.typing import NDArray
 
 from tsugiki.artifacts.documents import HELD_OUT, TRAIN, document_files, iterate_documents
 from tsugiki.errors import DataError
+from tsugiki.models.spelling import TokenizerKind
 from tsugiki.models.tokenizer import TextTokenizer
+from tsugiki.vocabulary.characters import Borders, characters_to_add, with_characters
 
 BATCH_DOCUMENTS = 256
+
+Cut = Callable[[str], Sequence[int]]
+"""A text -> the offsets at which a new word begins, ascending."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,17 @@ class Words:
     """Distinct words W as symbols S of the base tokenizer, one word after another.
 
     token_S: base ids. word_S: the word each symbol belongs to. count_W: how often the word occurs.
-    characters: how often each character occurs. A word is what the base's pre-tokenizer cuts: no piece ever
-    crosses its border.
+    characters: how often each character occurs. A word is what no piece ever crosses the border of: what the
+    base's pre-tokenizer cuts, or for SentencePiece-style tokenizers, which cut nothing, what `Borders` says.
+    new_characters: of such a tokenizer, those that it has only as bytes and that may become pieces; they are
+    symbols too, numbered from the base's size on.
     """
 
     token_S: NDArray[np.int32]
     word_S: NDArray[np.int32]
     count_W: NDArray[np.int64]
     characters: Counter[str]
+    new_characters: tuple[str, ...] = ()
 
     @property
     def mostly_ascii(self) -> bool:
@@ -52,29 +60,28 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def segment_words(tokenizer: TextTokenizer, texts: Iterable[str]) -> Words:
-    """Cut texts into words and those into the tokenizer's pieces; raises DataError where there is no word."""
-    counts: Counter[bytes] = Counter()
-    normaliser = tokenizer.tokenizer.normalizer
+def segment_words(
+    tokenizer: TextTokenizer, texts: Iterable[str], *, minimum_count: int = 2, cut: Cut | None = None
+) -> Words:
+    """Cut texts into words and those into the tokenizer's pieces.
+
+    texts: read twice for SentencePiece-style tokenizers; an iterator is then held in memory. minimum_count:
+    occurrences that a character needs to become a piece. cut: the places in a text where a word ends besides
+    (`segmenters`), as offsets in characters.
+
+    Raises DataError where there is no word.
+    """
     characters: Counter[str] = Counter()
-    for batch in batches(texts):
-        for text, encoding in zip(
-            batch, tokenizer.tokenizer.encode_batch(batch, add_special_tokens=False), strict=True
-        ):
-            characters.update(text if normaliser is None else normaliser.normalize_str(text))
-            if not encoding.ids:
-                continue
-            ids = np.array(encoding.ids, dtype=np.int32)
-            numbers = np.array(
-                [_NO_WORD if word is None else word for word in encoding.word_ids], dtype=np.int64
-            )
-            starts = np.flatnonzero(np.diff(numbers, prepend=_BEFORE_WORDS))
-            ends = np.append(starts[1:], len(ids))
-            counts.update(
-                ids[start:end].tobytes()
-                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-                if numbers[start] != _NO_WORD
-            )
+    new_characters: tuple[str, ...] = ()
+    borders = None
+    if tokenizer.kind is TokenizerKind.SENTENCE_PIECE:
+        texts = list(texts) if isinstance(texts, Iterator) else texts
+        for text in texts:
+            characters.update(text)
+        new_characters = characters_to_add(tokenizer, characters, minimum_count)
+        tokenizer = with_characters(tokenizer, new_characters)
+        borders = Borders.of(tokenizer)
+    counts = _count_words(tokenizer, texts, borders, cut, None if borders else characters)
     if not counts:
         raise DataError("the documents hold no text to learn pieces from", hint="name a corpus with text")
     words = sorted(counts)  # so that the order of the documents does not matter
@@ -84,7 +91,56 @@ def segment_words(tokenizer: TextTokenizer, texts: Iterable[str]) -> Words:
         word_S=np.repeat(np.arange(len(words), dtype=np.int32), lengths),
         count_W=np.array([counts[word] for word in words], dtype=np.int64),
         characters=characters,
+        new_characters=new_characters,
     )
+
+
+def _count_words(
+    tokenizer: TextTokenizer,
+    texts: Iterable[str],
+    borders: Borders | None,
+    cut: Cut | None,
+    characters: Counter[str] | None,
+) -> Counter[bytes]:
+    """How often each word occurs, as the bytes of its int32 ids; `characters` counts the texts' if given."""
+    counts: Counter[bytes] = Counter()
+    normaliser = tokenizer.tokenizer.normalizer
+    for batch in batches(texts):
+        for text, encoding in zip(
+            batch, tokenizer.tokenizer.encode_batch(batch, add_special_tokens=False), strict=True
+        ):
+            if characters is not None:
+                characters.update(text if normaliser is None else normaliser.normalize_str(text))
+            if not encoding.ids:
+                continue
+            ids_T = np.array(encoding.ids, dtype=np.int32)
+            number_T = np.array(
+                [_NO_WORD if word is None else word for word in encoding.word_ids], dtype=np.int64
+            )
+            if borders is not None:
+                number_T = borders.words(ids_T, number_T)
+            if cut is not None:
+                number_T = _cut_further(number_T, encoding.offsets, cut(text))
+            starts = np.flatnonzero(np.diff(number_T, prepend=_BEFORE_WORDS))
+            ends = np.append(starts[1:], len(ids_T))
+            counts.update(
+                ids_T[start:end].tobytes()
+                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+                if number_T[start] != _NO_WORD
+            )
+    return counts
+
+
+def _cut_further(
+    number_T: NDArray[np.int64], offsets: Sequence[tuple[int, int]], cuts: Sequence[int]
+) -> NDArray[np.int64]:
+    """Word numbers that change as well where a token begins at one of `cuts` or behind it."""
+    begin_T = np.array([begin for begin, _ in offsets], dtype=np.int64)
+    end_T = np.array([end for _, end in offsets], dtype=np.int64)
+    segment_T = np.searchsorted(np.asarray(cuts, dtype=np.int64), begin_T, side="right")
+    # The bytes of one character share its offsets; a token across a cut belongs to the word it begins in.
+    finer_T = number_T * (len(end_T) + len(cuts) + 2) + segment_T
+    return np.where(number_T == _NO_WORD, _NO_WORD, finer_T)
 
 
 _NO_WORD = -1  # special and added tokens belong to no word
@@ -107,10 +163,22 @@ def sample_documents(
             yield row
 
 
-def training_texts(directory: Path, maximum_characters: int) -> Iterator[str]:
-    """Texts of the train split, or a sample of them (`sample_documents`)."""
-    for row in sample_documents(directory, maximum_characters, split=TRAIN):
-        yield row["text"]
+@dataclass(frozen=True)
+class TrainingTexts:
+    """Texts of the train split, or a sample of them (`sample_documents`); read anew by each loop."""
+
+    directory: Path
+    maximum_characters: int
+
+    def __iter__(self) -> Iterator[str]:
+        """The texts, in the order of the files."""
+        for row in sample_documents(self.directory, self.maximum_characters, split=TRAIN):
+            yield row["text"]
+
+
+def training_texts(directory: Path, maximum_characters: int) -> TrainingTexts:
+    """Texts of the train split, or a sample of them."""
+    return TrainingTexts(directory, maximum_characters)
 
 
 def _characters(directory: Path, splits: Sequence[str]) -> int:

@@ -1,0 +1,13 @@
+"""`tsugiki vocabulary`: the stage alone, and the measurement that helps to choose a size."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from tsugiki import stage_commands
+from tsugiki.commands.vocabulary_measure import measure
+
+app = App(name="vocabulary", help_format="markdown")
+app.default(stage_commands.vocabulary)
+app.command(stage_commands.vocabulary, name="extend", show=False)  # the same by a name of its own
+app.command(measure, name="measure")
