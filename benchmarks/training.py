@@ -37,7 +37,7 @@ from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
 from tsugiki.training.compute import Compute, deterministic
-from tsugiki.training.loop import optimizer_step
+from tsugiki.training.engine import optimizer_step
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.validation import bits_per_byte, target_bytes
 
@@ -153,7 +153,7 @@ def our_loop(
     decoder = Decoder(shape)
     initialise(decoder, 0)
     decoder.to(device).train()
-    optimizer = adamw(decoder, **ADAMW, decay_embeddings=False)
+    optimizer = adamw(decoder.named_parameters(), **ADAMW, decay_embeddings=False)
     compute = Compute(device, bfloat16=bfloat16)
     for step in range(mixture.steps):
         begun = time.perf_counter()

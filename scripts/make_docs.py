@@ -1,12 +1,13 @@
-"""Write docs/reference from the code, so that it can't drift from it.
+"""Write docs/reference and the options of the stages from the code, so that they can't drift from it.
 
-python scripts/make_docs.py            write docs/reference/{cli,recipe}.md
+python scripts/make_docs.py            write docs/reference/{cli,recipe}.md, src/tsugiki/stage_options.json
 python scripts/make_docs.py --check    exit with 1 if they are not what the code says
 """
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 import typing
 from pathlib import Path
@@ -16,13 +17,18 @@ from rich.console import Console
 
 from tsugiki.artifacts.contract import EXECUTION
 from tsugiki.cli import app
+from tsugiki.stage_commands import OPTIONS, options_of
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.recipe import RecipeHead
-from tsugiki.workflow.tables import type_name
+from tsugiki.workflow.type_names import type_name
 
-REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
 VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS)
-BELOW = {"corpus": ("select", "sweep", "show", "export", "train-classifier")}
+BELOW = {
+    "corpus": ("select", "sweep", "show", "export", "train-classifier"),
+    "vocabulary": ("measure",),
+}
 NOTE = "<!-- Made by scripts/make_docs.py from the code; edit the code, then `make docs`. -->\n"
 
 
@@ -87,22 +93,34 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     return rows
 
 
+def options_file() -> str:
+    """The options of every stage's command, which the program reads instead of importing the stages."""
+    return json.dumps({kind: options_of(kind) for kind in KINDS}, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> int:
-    """Write or check the pages; the exit status is 1 if a check fails."""
-    pages = {"cli.md": cli_page(), "recipe.md": recipe_page()}
-    if "--check" in sys.argv[1:]:
-        stale = [name for name, text in pages.items() if not _is_same(REFERENCE / name, text)]
-        for name in stale:
-            print(f"docs/reference/{name} is not what the code says. Hint: run `make docs` and commit it.")
-        return 1 if stale else 0
-    REFERENCE.mkdir(parents=True, exist_ok=True)
-    for name, text in pages.items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+    """Write or check the files; the exit status is 1 if a check fails."""
+    check = "--check" in sys.argv[1:]
+    # the options come first: the help text is made from their file
+    stale = [path for path, make in _FILES.items() if not _is_same(path, make(), write=not check)]
+    if check and stale:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not what the code says. Hint: run `make docs` and commit it.")
+        return 1
     return 0
 
 
-def _is_same(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
+def _is_same(path: Path, text: str, *, write: bool) -> bool:
+    """Whether the file holds the text; if not, and if asked to, write it."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return True
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return False
+
+
+_FILES = {OPTIONS: options_file, REFERENCE / "cli.md": cli_page, REFERENCE / "recipe.md": recipe_page}
 
 
 if __name__ == "__main__":

@@ -241,10 +241,6 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
 
 
 _STAGES = {
-    "vocabulary": (
-        "Extend a model's tokenizer and embeddings for a language, and show what it saves.",
-        "tsugiki vocabulary out/extended --model base --corpus out/japanese --add 8k",
-    ),
     "train": (
         "Train a model on documents: from scratch, or on from a base model.",
         "tsugiki train out/adapted --model out/extended --data '{out/japanese: 1.0}' --tokens 10M",
@@ -272,12 +268,21 @@ app.command(
     help=_CORPUS,
     sort_key=9,
 )
+_VOCABULARY = f"""Extend a model's tokenizer and embeddings for a language, and show what it saves.
+
+`tsugiki vocabulary OUT --model ... --corpus ... --add ...` extends a model; `tsugiki vocabulary measure` shows
+before that what a tokenizer makes of documents, and what how many new pieces would save.
+
+{_ALONE}
+
+Example: `tsugiki vocabulary out/extended --model base --corpus out/japanese --add 8k`"""
+app.command("tsugiki.commands.vocabulary:app", name="vocabulary", help=_VOCABULARY, sort_key=10)
 for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
     app.command(
         f"tsugiki.stage_commands:{_verb}",
         name=_verb,
         help=f"{_short}\n\n{_ALONE}\n\nExample: `{_example}`",
-        sort_key=10 + _number,
+        sort_key=11 + _number,
     )
 
 

@@ -1,7 +1,8 @@
 """`tsugiki corpus|vocabulary|train|evaluate`: each stage alone, on plain files, without a recipe.
 
-Imported only when one of them is called: its options are the fields of the stage's Config, so the two can't
-drift apart. The result is an artifact like that of a run, resumable and guarded against drift.
+The options are the fields of the stage's Config. They are read from stage_options.json, which `make docs`
+writes from the Configs and `make check` compares with them: so they can't drift apart, and `--help` answers
+without pydantic. The result is an artifact like that of a run, resumable and guarded against drift.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ import inspect
 import json as json_module
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from ruamel.yaml import YAML
 
-from tsugiki.artifacts.contract import StageConfig
-from tsugiki.artifacts.manifest import read_manifest
-from tsugiki.errors import InputError
-from tsugiki.workflow.display import choose_display
-from tsugiki.workflow.kinds import KINDS, stage_module
-from tsugiki.workflow.recipe import Recipe, Stage
-from tsugiki.workflow.running import RunOptions, run_alone
-from tsugiki.workflow.tables import type_name
+if TYPE_CHECKING:
+    from tsugiki.artifacts.contract import StageConfig
+
+_KINDS = ("corpus", "vocabulary", "train", "evaluate")  # as in workflow.kinds, which is too heavy for --help
+OPTIONS = Path(__file__).with_name("stage_options.json")
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -37,7 +33,6 @@ def _command(kind: str) -> Callable[..., None]:
     Every value is text that is read as in a recipe (YAML 1.2), then validated by the Config: so `10M`,
     `{preset: llama-mini}` and `[a, b]` mean the same in both places.
     """
-    config_type = stage_module(kind).Config
 
     def command(out: Path, *, rebuild: bool = False, json: bool = False, **given: Any) -> None:
         options = {name: value for name, value in given.items() if value is not None}
@@ -46,7 +41,7 @@ def _command(kind: str) -> Callable[..., None]:
     flag = Parameter(negative="", show_default=False)
     parameters = [
         inspect.Parameter("out", _POSITIONAL, annotation=Path),
-        *(_option(name, info) for name, info in config_type.model_fields.items()),
+        *(_parameter(option) for option in _options()[kind]),
         inspect.Parameter("rebuild", _KEYWORD, default=False, annotation=Annotated[bool, flag]),
         inspect.Parameter("json", _KEYWORD, default=False, annotation=Annotated[bool, flag]),
     ]
@@ -64,34 +59,77 @@ def _command(kind: str) -> Callable[..., None]:
     return command
 
 
-def _option(name: str, info: FieldInfo) -> inspect.Parameter:
-    several = typing.get_origin(info.annotation) in {tuple, list}
-    notes = [type_name(info.annotation)]
-    if not info.is_required():
-        default = info.get_default(call_default_factory=True)
-        shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
-        notes += [] if shown is None else [f"default {shown}"]
-    help_text = f"{info.description or ''} [{', '.join(notes)}]"
+class Option(TypedDict):
+    """An option of a stage's command: a field of its Config."""
+
+    name: str
+    help: str
+    required: bool
+    several: bool
+
+
+def options_of(kind: str) -> list[Option]:
+    """The options that the Config of a kind asks for; imports it. stage_options.json holds those of all."""
+    from pydantic import BaseModel
+
+    from tsugiki.workflow.kinds import stage_module
+    from tsugiki.workflow.type_names import type_name
+
+    options: list[Option] = []
+    for name, info in stage_module(kind).Config.model_fields.items():
+        notes = [type_name(info.annotation)]
+        if not info.is_required():
+            default = info.get_default(call_default_factory=True)
+            shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+            notes += [] if shown is None else [f"default {shown}"]
+        options.append(
+            {
+                "name": name,
+                "help": f"{info.description or ''} [{', '.join(notes)}]",
+                "required": info.is_required(),
+                "several": typing.get_origin(info.annotation) in {tuple, list},
+            }
+        )
+    return options
+
+
+@cache
+def _options() -> dict[str, list[Option]]:
+    found: dict[str, list[Option]] = json_module.loads(OPTIONS.read_text(encoding="utf-8"))
+    return found
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    several, required = option["several"], option["required"]
     parameter = Parameter(
-        name=f"--{name.replace('_', '-')}",
-        help=help_text,
+        name=f"--{option['name'].replace('_', '-')}",
+        help=option["help"],
         show_default=False,
-        required=info.is_required(),
+        required=required,
         negative="",
         consume_multiple=several,
     )
-    kind = Annotated[list[str], parameter] if several else Annotated[str, parameter]
-    if info.is_required():
-        return inspect.Parameter(name, _KEYWORD, annotation=kind)
+    if required:
+        kind: Any = Annotated[list[str], parameter] if several else Annotated[str, parameter]
+        return inspect.Parameter(option["name"], _KEYWORD, annotation=kind)
     optional = Annotated[list[str] | None, parameter] if several else Annotated[str | None, parameter]
-    return inspect.Parameter(name, _KEYWORD, default=None, annotation=optional)
+    return inspect.Parameter(option["name"], _KEYWORD, default=None, annotation=optional)
 
 
 def _config(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
     """The options as a validated Config; raises InputError with every mistake."""
+    from pydantic import ValidationError
+    from ruamel.yaml import YAML
+
+    from tsugiki.errors import InputError
+    from tsugiki.workflow.kinds import stage_module
+
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 2)
-    values = {name: given if isinstance(given, list) else yaml.load(given) for name, given in options.items()}
+    values = {
+        name: [_item(yaml, one) for one in given] if isinstance(given, list) else yaml.load(given)
+        for name, given in options.items()
+    }
     try:
         return stage_module(kind).Config.model_validate(values)
     except ValidationError as error:
@@ -103,7 +141,17 @@ def _config(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
         raise InputError("\n".join(said), hint=f"see `tsugiki {kind} --help`") from error
 
 
+def _item(yaml: Any, text: str) -> Any:
+    """One of several values: a mapping ({...}) is read as YAML, anything else is text."""
+    return yaml.load(text) if text.startswith("{") else text
+
+
 def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool) -> None:
+    from tsugiki.artifacts.manifest import read_manifest
+    from tsugiki.workflow.display import choose_display
+    from tsugiki.workflow.recipe import Recipe, Stage
+    from tsugiki.workflow.running import RunOptions, run_alone
+
     name = out.resolve().name
     data = {"stages": {name: {"kind": kind}}}
     recipe = Recipe(Path("command line"), name, "", "", {name: Stage(name, kind, config)}, data, alone=True)
@@ -121,7 +169,7 @@ def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool
 
 
 def __getattr__(name: str) -> Callable[..., None]:
-    """The command of a kind, made when it is asked for: the other stages are not imported."""
-    if name not in KINDS:
+    """The command of a kind, made when it is asked for."""
+    if name not in _KINDS:
         raise AttributeError(name)
     return _command(name)

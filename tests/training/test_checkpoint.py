@@ -7,9 +7,10 @@ import torch
 from tsugiki.errors import DriftError, InputError
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
-from tsugiki.training.checkpoint import STATE, TENSORS, newest_checkpoint, restore, save_checkpoint
+from tsugiki.training.checkpoint import STATE, newest_checkpoint, part_name, restore, save_checkpoint
 from tsugiki.training.optimizer import adamw
 
+TENSORS = part_name(0)
 LOG = logging.getLogger("tsugiki.test")
 
 
@@ -17,7 +18,12 @@ def make_state(seed=0, steps=2):
     decoder = Decoder(preset("llama-nano"))
     initialise(decoder, seed)
     optimizer = adamw(
-        decoder, learning_rate=0.01, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.1, decay_embeddings=False
+        decoder.named_parameters(),
+        learning_rate=0.01,
+        betas=(0.9, 0.95),
+        epsilon=1e-8,
+        weight_decay=0.1,
+        decay_embeddings=False,
     )
     for number in range(steps):
         train_step(decoder, optimizer, number)

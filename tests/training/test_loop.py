@@ -9,7 +9,7 @@ from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.tokenizer import train_byte_level_bpe
 from tsugiki.training.compute import Compute
-from tsugiki.training.loop import optimizer_step
+from tsugiki.training.engine import optimizer_step
 from tsugiki.training.optimizer import adamw
 
 CPU = Compute(torch.device("cpu"))
@@ -38,7 +38,12 @@ def make_model(seed=0):
     decoder = Decoder(preset("llama-nano"))
     initialise(decoder, seed)
     optimizer = adamw(
-        decoder, learning_rate=1e-2, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.1, decay_embeddings=False
+        decoder.named_parameters(),
+        learning_rate=1e-2,
+        betas=(0.9, 0.95),
+        epsilon=1e-8,
+        weight_decay=0.1,
+        decay_embeddings=False,
     )
     return decoder, optimizer
 

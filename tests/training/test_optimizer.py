@@ -73,7 +73,7 @@ def test_adamw_decays_matrices_but_no_norms(decay_embeddings, tied):
     decoder = Decoder(replace(preset("llama-nano"), tied_embeddings=tied))
     initialise(decoder, 0)
     optimizer = adamw(
-        decoder,
+        decoder.named_parameters(),
         learning_rate=1.0,
         betas=(0.9, 0.95),
         epsilon=1e-8,
@@ -92,7 +92,12 @@ def test_adamw_leaves_a_row_that_never_occurs_alone():
     decoder = Decoder(preset("llama-nano"))
     initialise(decoder, 0)
     optimizer = adamw(
-        decoder, learning_rate=0.1, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.5, decay_embeddings=False
+        decoder.named_parameters(),
+        learning_rate=0.1,
+        betas=(0.9, 0.95),
+        epsilon=1e-8,
+        weight_decay=0.5,
+        decay_embeddings=False,
     )
     before = decoder.model.embed_tokens.weight.detach().clone()
     decoder(torch.tensor([[1, 2, 3]])).square().sum().backward()
@@ -106,7 +111,12 @@ def test_adamw_one_step_is_the_published_update():
     module = torch.nn.Module()
     module.weight = weight
     optimizer = adamw(
-        module, learning_rate=0.1, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.1, decay_embeddings=False
+        module.named_parameters(),
+        learning_rate=0.1,
+        betas=(0.9, 0.95),
+        epsilon=1e-8,
+        weight_decay=0.1,
+        decay_embeddings=False,
     )
     for gradient in (0.5, -0.25):
         weight.grad = torch.tensor([[gradient]])

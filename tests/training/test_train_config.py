@@ -13,7 +13,13 @@ from tsugiki.training.stage import Config
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {}}, "at least 1 item"),
+        ({"data": {}}, "either `data` or `phases`"),
+        ({"phases": [{"tokens": "1M", "data": {"english": 1.0}}]}, "either `data` or `phases`"),
+        ({"data": {}, "phases": [{"tokens": "1M", "data": {"english": 0.0}}]}, "greater than 0"),
+        ({"max_epochs": {"french": 2.0}}, "max_epochs names french"),
+        ({"max_epochs": {"english": 0.0}}, "greater than 0"),
+        ({"weight_unit": "words"}, "tokens"),
+        ({"packing": "padding"}, "best-fit"),
         ({"data": {"english": 0.0}}, "mend english"),
         ({"data": {"english": float("inf")}}, "finite number"),
         ({"tokens": None}, "either `tokens` or `equal_compute`"),
@@ -51,6 +57,22 @@ def test_config_lists_everything_that_it_reads():
         ("equal_compute", "other"),
         ("validation", "c"),
     ]
+
+
+def test_config_of_phases_knows_their_sources_and_tokens(scratch):
+    phases = [
+        {"name": "broad", "tokens": "377B", "data": {"b": 1.0, "a": 3.0}},
+        {"tokens": "58B", "data": {"a": 0.5, "c": 0.5}},
+    ]
+    given = {name: value for name, value in scratch.items() if name not in {"data", "tokens"}}
+    config = Config.model_validate({**given, "phases": phases})
+    assert config.source_names == ("b", "a", "c")
+    assert [reference.name for reference in config.references()][-3:] == ["b", "a", "c"]
+    assert config.asked_tokens == 435_000_000_000
+    assert Config.model_validate({**given, "phases": phases, "tokens": "1M"}).asked_tokens == 1_000_000
+    turned = [{**phases[0], "data": {"a": 3.0, "b": 1.0}}, phases[1]]
+    other = Config.model_validate({**given, "phases": turned})
+    assert identity_of(other.identity_payload()) != identity_of(config.identity_payload())
 
 
 def test_config_identity_leaves_out_how_it_is_run(scratch):

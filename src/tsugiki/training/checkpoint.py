@@ -1,10 +1,13 @@
 """The whole state of a run on the disk: written at once or not at all, and believed only after a check.
 
-    checkpoint-00000100/tensors.safetensors   weights ("model.*") and AdamW's moments ("first.*", "second.*")
-    checkpoint-00000100/state.json            step, counters, and the SHA-256 of the tensors
+    checkpoint-00000100/part-00000.safetensors   a process's parts of weights ("model.*") and AdamW's moments
+                                                 ("first.*", "second.*")
+    checkpoint-00000100/state.json               step, counters, where each tensor's pieces lie, and SHA-256s
 
-Position in the data, learning rate and shuffling are functions of the step, so there is no random state to
-keep. Safetensors and JSON only: nothing is unpickled.
+Every process writes what it holds, each number once; a reader takes the pieces that it needs, so a run may
+go on in another layout. Writing goes on beside the training, from a copy. Position in the data, learning rate
+and shuffling are functions of the step, so there is no random state to keep. Safetensors and JSON only:
+nothing is unpickled, which torch's distributed checkpoints would need.
 """
 
 from __future__ import annotations
@@ -14,124 +17,289 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tsugiki.artifacts.files import atomic_directory, read_json, sha256_of, write_json
-from tsugiki.errors import DriftError, InputError
+from tsugiki.artifacts.files import (
+    PARTIAL,
+    fsync_directory,
+    fsync_file,
+    read_json,
+    sha256_of,
+    write_json,
+)
+from tsugiki.errors import DriftError, InputError, storage_errors
+from tsugiki.training.placement import Box, box_of, is_first_copy, local_part
 
-TENSORS = "tensors.safetensors"
 STATE = "state.json"
 KEPT_CHECKPOINTS = 2
+TIED_COPY = "model.embed_tokens.copy"
+"""Name of a last pipeline stage's copy of a tied embedding: it is not stored, and read from the embedding."""
 
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 
+Parameters = nn.Module | Mapping[str, nn.Parameter]
+
+
+def part_name(rank: int) -> str:
+    """The file that process `rank` writes."""
+    return f"part-{rank:05d}.safetensors"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the number of finished steps, the run's counters, and where it lies."""
+    """A verified checkpoint: the number of finished steps, the run's counters, and where its tensors lie.
+
+    tensors: for each, its shape and its pieces as (file, offset, size).
+    """
 
     step: int
     counters: Mapping[str, Any]
     directory: Path
+    tensors: Mapping[str, Any]
+
+
+class Saving:
+    """A checkpoint that is being written in the background, from a copy that the constructor makes."""
+
+    def __init__(
+        self,
+        work: Path,
+        parameters: Parameters,
+        optimizer: torch.optim.Optimizer,
+        *,
+        step: int,
+        run_identity: str,
+        counters: Mapping[str, Any],
+        rank: int = 0,
+    ) -> None:
+        self.step = step
+        self._work, self._rank = work, rank
+        self._facts = {"step": step, "run_identity": run_identity, "counters": dict(counters)}
+        self._directory = work / f"checkpoint-{step:08d}"
+        self._partial = self._directory.with_name(self._directory.name + PARTIAL)
+        self._error: BaseException | None = None
+        tensors, boxes = _copies(_named(parameters), optimizer)
+        self._thread = threading.Thread(target=self._write, args=(tensors, boxes), daemon=True)
+        self._thread.start()
+
+    @property
+    def written(self) -> bool:
+        """Whether this process's part is on the disk (or failed)."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for this process's part. Raises StorageError where the disk is full."""
+        self._thread.join()
+        if self._error is not None:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise self._error
+
+    def commit(self) -> Path:
+        """Make the checkpoint whole, when all processes have written; then delete all but the newest two.
+
+        One process does this, for all.
+        """
+        with storage_errors(self._directory):
+            write_json(self._partial / STATE, _sealed({**self._facts, **_merged(self._partial)}))
+            if self._directory.exists():
+                shutil.rmtree(self._directory)
+            fsync_directory(self._partial)
+            self._partial.rename(self._directory)
+            fsync_directory(self._work)
+        for old in _directories(self._work)[KEPT_CHECKPOINTS:]:
+            shutil.rmtree(old)
+        return self._directory
+
+    def _write(self, tensors: dict[str, Tensor], boxes: dict[str, Any]) -> None:
+        file = self._partial / part_name(self._rank)
+        try:
+            with storage_errors(self._directory):
+                self._partial.mkdir(parents=True, exist_ok=True)
+                save_file(tensors, file)
+                fsync_file(file)
+                write_json(file.with_suffix(".json"), {"sha256": sha256_of(file), "tensors": boxes})
+        except BaseException as error:  # noqa: BLE001 (raised by `wait`, in the thread that trains)
+            self._error = error
 
 
 def save_checkpoint(
     work: Path,
-    model: nn.Module,
+    parameters: Parameters,
     optimizer: torch.optim.Optimizer,
     *,
     step: int,
     run_identity: str,
     counters: Mapping[str, Any],
 ) -> Path:
-    """Write `work/checkpoint-<step>`, then delete all but the newest two.
+    """Write `work/checkpoint-<step>` of one process and wait for it; then delete all but the newest two.
 
     step: finished steps. run_identity: what the run is; a checkpoint of another run is refused when read.
     counters: plain JSON data. Raises StorageError where the disk is full; older checkpoints stay then.
     """
-    directory = work / f"checkpoint-{step:08d}"
-    if directory.exists():
-        shutil.rmtree(directory)
-    with atomic_directory(directory) as partial:
-        save_file(_tensors(model, optimizer), partial / TENSORS)
-        state = {
-            "step": step,
-            "run_identity": run_identity,
-            "tensors_sha256": sha256_of(partial / TENSORS),
-            "counters": dict(counters),
-        }
-        write_json(partial / STATE, {**state, "state_sha256": _digest(state)})
-    for old in _directories(work)[KEPT_CHECKPOINTS:]:
-        shutil.rmtree(old)
-    return directory
+    saving = Saving(work, parameters, optimizer, step=step, run_identity=run_identity, counters=counters)
+    saving.wait()
+    return saving.commit()
 
 
-def newest_checkpoint(work: Path, run_identity: str, log: logging.Logger) -> Checkpoint | None:
+def clear_unfinished(work: Path) -> None:
+    """Delete what processes that were killed have left; before any of this run's write."""
+    for path in work.glob(f"checkpoint-*{PARTIAL}"):
+        shutil.rmtree(path)
+
+
+def newest_checkpoint(
+    work: Path,
+    run_identity: str,
+    log: logging.Logger,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    agree: Callable[[bool], bool] = bool,
+) -> Checkpoint | None:
     """The newest checkpoint whose bytes are those that were written, or None.
 
-    A broken one is passed over with a warning in the log. Raises DriftError where a whole one belongs to
-    another run.
+    rank, ranks: each of several processes reads a share of the bytes; agree: whether all of them found theirs
+    whole. A broken one is passed over with a warning in the log. Raises DriftError where a whole one belongs
+    to another run.
     """
     for directory in _directories(work):
+        state: dict[str, Any] | None = None
         try:
-            state = _verified_state(directory)
+            state = _verified_state(directory, rank, ranks)
         except InputError as error:
             log.warning("passed over a broken checkpoint: %s", error.message)
+        if not agree(state is not None) or state is None:
             continue
         if state["run_identity"] != run_identity:
             raise DriftError(
                 f"{directory} belongs to another run ({state['run_identity']}, not {run_identity})",
                 hint=f"delete {work} to start anew, or go back to the configuration that it was made with",
             )
-        return Checkpoint(state["step"], state["counters"], directory)
+        return Checkpoint(state["step"], state["counters"], directory, state["tensors"])
     return None
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy weights and moments into `model` and `optimizer`, in place.
+def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
+    """Copy weights and moments into parameters and `optimizer`, in place, whatever the layout.
 
     Raises InputError where a tensor is missing or has another shape.
     """
-    tensors = load_file(checkpoint.directory / TENSORS)
-    expected = {f"{part}.{name}" for name in _parameters(model) for part in ("model", *_MOMENTS)}
-    if set(tensors) != expected:
-        odd = sorted(set(tensors) ^ expected)[:3]
-        raise InputError(
-            f"{checkpoint.directory} does not hold this model: {', '.join(odd)} differ",
-            hint="delete the checkpoint, or go back to the model that it was made with",
-        )
-    with torch.no_grad():
-        for name, parameter in _parameters(model).items():
-            parameter.copy_(tensors[f"model.{name}"])
+    named = _named(parameters)
+    with _Reader(checkpoint) as reader, torch.no_grad():
+        for name, parameter in named.items():
+            stored = "model.embed_tokens.weight" if name == TIED_COPY else name
+            reader.read(f"model.{stored}", parameter)
             state = optimizer.state[parameter]
             # The fused kernel wants the step as a float32 tensor on the parameter's device.
             state["step"] = torch.tensor(float(checkpoint.step), device=parameter.device)
             for part, key in _MOMENTS.items():
-                # A copy: what was read may lie unaligned, and vectorised kernels round by alignment.
-                state[key] = torch.empty_like(parameter).copy_(tensors[f"{part}.{name}"])
+                state[key] = torch.zeros_like(parameter)
+                reader.read(f"{part}.{stored}", state[key])
 
 
-def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def restore_weights(checkpoint: Checkpoint, parameters: Parameters) -> None:
+    """Copy the weights alone into parameters, in place. Raises InputError as `restore`."""
+    with _Reader(checkpoint) as reader, torch.no_grad():
+        for name, parameter in _named(parameters).items():
+            reader.read(f"model.{'model.embed_tokens.weight' if name == TIED_COPY else name}", parameter)
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in _parameters(model).items():
-        tensors[f"model.{name}"] = parameter.detach().contiguous()
+class _Reader:
+    """Reads boxes of tensors out of the pieces of a checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.clear()
+
+    def read(self, name: str, target: Tensor) -> None:
+        """Fill `target`'s part here with what the checkpoint holds under `name`."""
+        known = self._checkpoint.tensors.get(name)
+        if known is None or tuple(known["shape"]) != tuple(target.shape):
+            found = "nothing" if known is None else f"shape {tuple(known['shape'])}"
+            raise InputError(
+                f"{self._checkpoint.directory} does not hold this model: {name} should have shape "
+                f"{tuple(target.shape)}, there is {found}",
+                hint="delete the checkpoint, or go back to the model that it was made with",
+            )
+        local, box = local_part(target), box_of(target)
+        for file, offset, size in known["pieces"]:
+            shared = box.meet(Box(tuple(offset), tuple(size)))
+            if shared is None:
+                continue
+            piece = self._open(file).get_slice(name)
+            # A copy: what was read may lie unaligned, and vectorised kernels round by alignment.
+            local[shared.within(box)].copy_(piece[shared.within(Box(tuple(offset), tuple(size)))])
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            self._files[file] = safe_open(self._checkpoint.directory / file, framework="pt")
+        return self._files[file]
+
+
+def _named(parameters: Parameters) -> dict[str, nn.Parameter]:
+    pairs = parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters.items()
+    return {name: parameter for name, parameter in pairs if parameter.requires_grad}
+
+
+def _copies(
+    named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Copies in main memory of what this process is to write, and where each lies in its tensor."""
+    tensors, boxes = {}, {}
+    for name, tensor in _tensors(named, optimizer):
+        if not is_first_copy(tensor):
+            continue
+        box = box_of(tensor)
+        local = local_part(tensor)
+        if local.numel() == 0 and tensor.numel() > 0:
+            continue
+        tensors[name] = local.detach().to("cpu", copy=True).contiguous()
+        boxes[name] = {"shape": list(tensor.shape), "offset": list(box.offset), "size": list(box.size)}
+    return tensors, boxes
+
+
+def _tensors(
+    named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in named.items():
+        if name == TIED_COPY:
+            continue
+        yield f"model.{name}", parameter.detach()
         state = optimizer.state.get(parameter, {})
         for part, key in _MOMENTS.items():
             # Before the first step there are no moments yet: they are zero.
-            tensors[f"{part}.{name}"] = state.get(key, torch.zeros_like(parameter.detach())).contiguous()
-    return tensors
+            yield f"{part}.{name}", state.get(key, torch.zeros_like(parameter.detach()))
+
+
+def _merged(partial: Path) -> dict[str, Any]:
+    """What the parts' own JSON files say, in one; those files go."""
+    files, tensors = {}, dict[str, Any]()
+    for path in sorted(partial.glob("part-*.json")):
+        part = read_json(path)
+        file = path.with_suffix(".safetensors").name
+        files[file] = part["sha256"]
+        for name, box in part["tensors"].items():
+            known = tensors.setdefault(name, {"shape": box["shape"], "pieces": []})
+            known["pieces"].append([file, box["offset"], box["size"]])
+    for path in sorted(partial.glob("part-*.json")):
+        path.unlink()
+    return {"files": files, "tensors": tensors}
 
 
 def _directories(work: Path) -> list[Path]:
@@ -139,20 +307,24 @@ def _directories(work: Path) -> list[Path]:
     return sorted((path for path in work.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def _verified_state(directory: Path) -> dict[str, Any]:
+def _sealed(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "state_sha256": _digest(state)}
+
+
+def _verified_state(directory: Path, rank: int, ranks: int) -> dict[str, Any]:
     state = read_json(directory / STATE)
     if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
         raise InputError(f"{directory / STATE} is not what was written", hint="delete the checkpoint")
-    tensors = directory / TENSORS
-    try:
-        found = sha256_of(tensors)
-    except OSError as error:
-        raise InputError(f"{tensors} can't be read: {error}", hint="delete the checkpoint") from error
-    if found != state["tensors_sha256"]:
-        raise InputError(
-            f"{tensors} has SHA-256 {found[:12]}…, not {state['tensors_sha256'][:12]}…",
-            hint="delete the checkpoint",
-        )
+    for name, expected in sorted(state["files"].items())[rank::ranks]:
+        file = directory / name
+        try:
+            found = sha256_of(file)
+        except OSError as error:
+            raise InputError(f"{file} can't be read: {error}", hint="delete the checkpoint") from error
+        if found != expected:
+            raise InputError(
+                f"{file} has SHA-256 {found[:12]}…, not {expected[:12]}…", hint="delete the checkpoint"
+            )
     return state
 
 

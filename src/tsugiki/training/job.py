@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import torch
 
 from tsugiki.artifacts.contract import Inputs, Outcome, Workspace
 from tsugiki.artifacts.documents import TRAIN, iterate_documents
-from tsugiki.artifacts.files import atomic_directory
+from tsugiki.artifacts.files import atomic_directory, read_json, write_json
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.dataset.mixture import Mixture
@@ -25,6 +27,7 @@ from tsugiki.models.directory import (
     check_parity,
     differing_tensors,
     load_decoder,
+    load_weights,
     read_config,
     resolve_model,
     save_model,
@@ -32,14 +35,19 @@ from tsugiki.models.directory import (
     write_tokenizer,
 )
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
+from tsugiki.training.checkpoint import newest_checkpoint, restore_weights
 from tsugiki.training.compute import Compute, choose_device, deterministic, peak_memory_bytes
+from tsugiki.training.engine import Alone, Engine
+from tsugiki.training.launch import PROGRESS, RESULT, run_ranks
 from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.optimizer import adamw
-from tsugiki.training.planning import steps_for, tokenizer_name, tokens_for
+from tsugiki.training.planning import micro_batch_rows, steps_for, tokenizer_name, tokens_for
+from tsugiki.training.ranks import JOB
 from tsugiki.training.stage import CODE_VERSION, Config
 from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
 
 if TYPE_CHECKING:
+    from tsugiki.training.parallel.mesh import World
     from tsugiki.training.settings import FromPreset
 
 PARITY_TOLERANCE = 1e-4
@@ -54,41 +62,164 @@ FALLING_STEPS = 10
 
 def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     """Run the stage; see `tsugiki.training.stage.run`."""
-    if config.parallel.product > 1:
-        raise InputError(
-            f"parallel asks for {config.parallel.product} processes; training runs in one process so far",
-            hint="remove `parallel` (or set it all to 1); `tsugiki plan` checks and reckons with any layout",
-        )
     device = choose_device(config.device)
     with deterministic(config.threads, device) as threads:
         tokenizer, decoder = _model(config, inputs, out)
         sources = _sources(config, inputs, tokenizer, out)
-        run = _prepare(config, inputs, tokenizer=tokenizer, decoder=decoder, sources=sources, device=device)
-        _check_reading(run, inputs)
+        plan = _plan(config, inputs, tokenizer, decoder.config, sources)
+        _check_reading(plan, inputs)
         out.log.info(
-            "%d steps of %d tokens on %s, %d threads",
-            run.mixture.steps,
-            config.batch_tokens,
-            device,
-            threads,
+            "%d steps of %d tokens on %s, %s, %d threads",
+            *(plan.mixture.steps, config.batch_tokens, device, config.parallel.text, threads),
         )
-        counters = run_steps(run, out)
+        if config.parallel.product > 1:
+            counters = _train_together(plan, inputs, out, decoder)
+        else:
+            counters = run_steps(_run_alone(plan, decoder, device), out)
         out.metrics.append(
             event="finished",
             tokens_per_second=counters.tokens_per_second,
             peak_memory_bytes=peak_memory_bytes(device),
         )
-        _check_training(config, run.mixture, counters)
-        parity = _save(run, tokenizer, out.root)
+        _check_training(config, plan.mixture, counters)
+        parity = _save(plan, decoder, tokenizer, out.root)
     return _outcome(
-        run,
+        plan,
         inputs,
         counters,
         out.root,
-        tokenizer_sha256=tokenizer.sha256,
         parity=parity,
-        threads=threads,
+        execution={"device": device.type, "threads": threads, "parallel": config.parallel.text},
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What does not depend on how many processes train."""
+
+    config: Config
+    tokenizer: TextTokenizer
+    mixture: Mixture
+    validation: list[ValidationSet]
+    identity: str
+
+
+def _plan(
+    config: Config,
+    inputs: Inputs,
+    tokenizer: TextTokenizer,
+    shape: DecoderConfig,
+    sources: dict[str, TokenSource],
+) -> _Plan:
+    mixture = Mixture(
+        list(sources.values()),
+        config.weights,
+        steps=_steps(config, inputs, shape),
+        sequences_per_step=config.sequences_per_step,
+        sequence_length=config.sequence_length,
+        seed=config.seed,
+        max_epochs=config.max_epochs,
+        weight_unit=config.weight_unit,
+        packing=config.packing,
+    )
+    return _Plan(
+        config,
+        tokenizer,
+        mixture,
+        _validation_sets(config, inputs, tokenizer),
+        _run_identity(config, tokenizer, shape, mixture),
+    )
+
+
+def _run_alone(plan: _Plan, decoder: Decoder, device: torch.device) -> Run:
+    config = plan.config
+    decoder.to(device).train()
+    compute = Compute(
+        device,
+        bfloat16=config.precision == "bfloat16",
+        document_masking=config.document_masking,
+        z_loss=config.z_loss,
+    )
+    optimizer = _optimizer(config, decoder.named_parameters())
+    return _run(plan, Alone(decoder, optimizer, compute, micro_batch_rows(config)))
+
+
+def _run(plan: _Plan, engine: Engine) -> Run:
+    return Run(
+        config=plan.config,
+        engine=engine,
+        mixture=plan.mixture,
+        validation=plan.validation,
+        piece_bytes=plan.tokenizer.piece_bytes,
+        identity=plan.identity,
+    )
+
+
+def _optimizer(config: Config, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> torch.optim.AdamW:
+    return adamw(
+        parameters,
+        learning_rate=config.learning_rate,
+        betas=config.betas,
+        epsilon=config.epsilon,
+        weight_decay=config.weight_decay,
+        decay_embeddings=config.decay_embeddings,
+    )
+
+
+def _train_together(plan: _Plan, inputs: Inputs, out: Workspace, decoder: Decoder) -> Counters:
+    """Train in several processes; afterwards `decoder` holds the result."""
+    parallel = plan.config.parallel
+    job = {
+        "config": plan.config.model_dump(mode="json"),
+        "inputs": {name: [str(path) for path in paths] for name, paths in inputs.items()},
+    }
+    write_json(out.work / JOB, job)
+    (out.work / RESULT).unlink(missing_ok=True)
+
+    def show() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            out.progress(*json.loads((out.work / PROGRESS).read_text()))
+
+    run_ranks(out.work, parallel.product, plan.config.threads, show)
+    found = newest_checkpoint(out.work, plan.identity, out.log)
+    if found is None or found.step != plan.mixture.steps:
+        raise StageError(
+            f"the last checkpoint is {found and found.step}, not {plan.mixture.steps}",
+            hint="run the same command again: it goes on from there",
+        )
+    restore_weights(found, dict(decoder.named_parameters()))
+    return Counters(**read_json(out.work / RESULT))
+
+
+def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) -> Run:
+    """What one of several processes works with; its part of the model is loaded or drawn."""
+    from tsugiki.training.parallel.together import Together
+
+    if isinstance(config.model, str):
+        given = inputs.get(config.model, ())
+        directory = given[0] if given else resolve_model(config.model)
+        tokenizer, shape = load_tokenizer(directory), read_config(directory)
+    else:
+        directory, tokenizer = None, _trained_tokenizer(config, inputs, out)
+        shape = new_shape(config.model, tokenizer)
+    plan = _plan(config, inputs, tokenizer, shape, _sources(config, inputs, tokenizer, out))
+    engine = Together(
+        shape,
+        world,
+        sequence_length=config.sequence_length,
+        rows_at_once=micro_batch_rows(config),
+        precision=config.precision,
+        document_masking=config.document_masking,
+        z_loss=config.z_loss,
+        recompute=config.recompute,
+    )
+    for part in engine.decoders:
+        if directory is None:
+            initialise(part, config.seed)
+        else:
+            load_weights(part, directory)
+    engine.optimizer = _optimizer(config, engine.parameters.items())
+    return _run(plan, engine)
 
 
 def _model(config: Config, inputs: Inputs, out: Workspace) -> tuple[TextTokenizer, Decoder]:
@@ -150,7 +281,8 @@ def _sources(
         def tell(done: int, total: int, name: str = name) -> None:
             out.progress(done, total, "files", f"tokenising {name}")
 
-        units = tokenise(inputs.path(name), tokenizer, out.work / f"tokens-{number}", on_unit=tell)
+        place = out.work / f"tokens-{number}"
+        units = tokenise(inputs.path(name), tokenizer, place, on_unit=tell, log=out.log)
         sources[name] = open_tokens(name, units, tokenizer)
         out.log.info(
             "%s: %d documents, %d tokens, %d bytes of text",
@@ -180,52 +312,6 @@ def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
             hint="lower batch_tokens or ask for more tokens",
         )
     return steps
-
-
-def _prepare(
-    config: Config,
-    inputs: Inputs,
-    *,
-    tokenizer: TextTokenizer,
-    decoder: Decoder,
-    sources: dict[str, TokenSource],
-    device: torch.device,
-) -> Run:
-    mixture = Mixture(
-        list(sources.values()),
-        config.weights,
-        steps=_steps(config, inputs, decoder.config),
-        sequences_per_step=config.sequences_per_step,
-        sequence_length=config.sequence_length,
-        seed=config.seed,
-        max_epochs=config.max_epochs,
-        weight_unit=config.weight_unit,
-        packing=config.packing,
-    )
-    decoder.to(device).train()
-    optimizer = adamw(
-        decoder,
-        learning_rate=config.learning_rate,
-        betas=config.betas,
-        epsilon=config.epsilon,
-        weight_decay=config.weight_decay,
-        decay_embeddings=config.decay_embeddings,
-    )
-    return Run(
-        config=config,
-        decoder=decoder,
-        optimizer=optimizer,
-        mixture=mixture,
-        validation=_validation_sets(config, inputs, tokenizer),
-        piece_bytes=tokenizer.piece_bytes,
-        compute=Compute(
-            device,
-            bfloat16=config.precision == "bfloat16",
-            document_masking=config.document_masking,
-            z_loss=config.z_loss,
-        ),
-        identity=_run_identity(config, tokenizer, decoder.config, mixture),
-    )
 
 
 def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -> list[ValidationSet]:
@@ -271,35 +357,32 @@ def _check_training(config: Config, mixture: Mixture, counters: Counters) -> Non
         )
 
 
-def _check_reading(run: Run, inputs: Inputs) -> None:
+def _check_reading(plan: _Plan, inputs: Inputs) -> None:
     """Prove before any work that a model from outside is read as transformers reads it.
 
     The check at the end can't: it sees what we wrote, in our understanding of it. A model of another stage
     was proved there.
     """
-    name = run.config.model
+    name = plan.config.model
     if isinstance(name, str):
         directory = inputs[name][0] if inputs.get(name) else resolve_model(name)
         if not is_finished(directory):
-            check_parity(directory, _parity_ids(run), PARITY_TOLERANCE)
+            check_parity(directory, _parity_ids(plan), PARITY_TOLERANCE)
 
 
-def _parity_ids(run: Run) -> torch.Tensor:
+def _parity_ids(plan: _Plan) -> torch.Tensor:
     count, length = PARITY_SHAPE
-    return torch.from_numpy(run.mixture.batch(0).ids_BT[:count, :length].copy())
+    return torch.from_numpy(plan.mixture.batch(0).ids_BT[:count, :length].copy())
 
 
-def _save(run: Run, tokenizer: TextTokenizer, root: Path) -> Parity:
+def _save(plan: _Plan, decoder: Decoder, tokenizer: TextTokenizer, root: Path) -> Parity:
     """Write the model directory and prove it: vocabulary, weights, and logits on real training data."""
-    decoder = run.decoder.to("cpu").eval()
+    decoder.to("cpu").eval()
     save_model(decoder, tokenizer, root)
     rows = vocabulary_size(root)
-    if (
-        rows != run.decoder.config.vocabulary_size
-        or read_config(root).parameters != decoder.config.parameters
-    ):
+    if rows != decoder.config.vocabulary_size or read_config(root).parameters != decoder.config.parameters:
         raise StageError(
-            f"{root} holds {rows} rows where {run.decoder.config.vocabulary_size} were trained",
+            f"{root} holds {rows} rows where {decoder.config.vocabulary_size} were trained",
             hint="this is a fault in Tsugiki; please report it with the log",
         )
     different = differing_tensors(decoder, root)
@@ -308,28 +391,27 @@ def _save(run: Run, tokenizer: TextTokenizer, root: Path) -> Parity:
             f"the weights in {root} are not those that were trained: {', '.join(different[:3])} differ",
             hint="this is a fault in Tsugiki or of the disk; run the stage again, and report it if it stays",
         )
-    return check_parity(root, _parity_ids(run), PARITY_TOLERANCE)
+    return check_parity(root, _parity_ids(plan), PARITY_TOLERANCE)
 
 
 def _outcome(
-    run: Run,
+    plan: _Plan,
     inputs: Inputs,
     counters: Counters,
     root: Path,
     *,
-    tokenizer_sha256: str,
     parity: Parity,
-    threads: int,
+    execution: Mapping[str, Any],
 ) -> Outcome:
     shape = read_config(root)
     tokens = sum(counters.tokens_of_source)
-    shares = run.mixture.shares
+    shares = plan.mixture.shares
     counts = {
         "tokens": tokens,
-        "steps": run.mixture.steps,
+        "steps": plan.mixture.steps,
         "parameters": shape.parameters,
         "vocabulary_size": shape.vocabulary_size,
-        "training_flops": shape.training_flops_per_token(run.config.sequence_length) * tokens,
+        "training_flops": shape.training_flops_per_token(plan.config.sequence_length) * tokens,
         "tokens_per_second": round(counters.tokens_per_second or 0.0, 1),
         "documents": sum(share.available_documents for share in shares),
     }
@@ -349,16 +431,15 @@ def _outcome(
     ]
     facts: dict[str, Any] = {
         "model_config": shape.to_hf(),
-        "tokenizer": tokenizer_name(run.config, _facts_of_model(run.config, inputs)),
-        "tokenizer_sha256": tokenizer_sha256,
+        "tokenizer": tokenizer_name(plan.config, _facts_of_model(plan.config, inputs)),
+        "tokenizer_sha256": plan.tokenizer.sha256,
         "sources": sources,
         "parity": {"max_abs_difference": parity.max_abs_difference, "tolerance": parity.tolerance},
         "first_loss": counters.first_loss,
         "final_loss": counters.final_loss,
         "validation": counters.validation,
-        "precision": run.config.precision,
-        "device": run.compute.device.type,
-        "threads": threads,
+        "precision": plan.config.precision,
+        **execution,
     }
     return Outcome(counts, facts)
 

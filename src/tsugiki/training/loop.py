@@ -8,25 +8,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tsugiki.artifacts.contract import Workspace
 from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.errors import StageError
-from tsugiki.models.decoder import Decoder
-from tsugiki.training.checkpoint import newest_checkpoint, restore, save_checkpoint
-from tsugiki.training.compute import Compute
+from tsugiki.training.checkpointing import Checkpoints, resume
+from tsugiki.training.engine import Engine, StepResult
 from tsugiki.training.optimizer import learning_rate
-from tsugiki.training.planning import micro_batch_rows, warmup_steps
+from tsugiki.training.planning import warmup_steps
 from tsugiki.training.stage import Config
-from tsugiki.training.validation import ValidationSet, bits_per_byte, measure, target_bytes
+from tsugiki.training.validation import ValidationSet, bits_per_byte, target_bytes
 
 RECENT_STEPS = 10
 """The final loss is the mean over so many last steps: single batches are noisy."""
@@ -56,75 +53,21 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """One step: cross entropy in nats summed over `counted` targets; the gradient's norm before clipping."""
-
-    nats: float
-    counted: int
-    gradient_norm: float
-
-    @property
-    def loss(self) -> float:
-        """Mean cross entropy in nats a counted token."""
-        return self.nats / max(1, self.counted)
-
-
-@dataclass(frozen=True)
 class Run:
     """Everything that the loop works with."""
 
     config: Config
-    decoder: Decoder
-    optimizer: torch.optim.Optimizer
+    engine: Engine
     mixture: Mixture
     validation: Sequence[ValidationSet]
     piece_bytes: NDArray[np.int32]
-    compute: Compute
     identity: str
-
-    @property
-    def rows_at_once(self) -> int:
-        """Rows of a micro-batch."""
-        return micro_batch_rows(self.config)
 
     @property
     def validation_steps(self) -> set[int]:
         """Numbers of finished steps after which the held-out sets are measured."""
         points = self.config.validation_points
         return {round(self.mixture.steps * point / points) for point in range(1, points + 1)}
-
-
-def optimizer_step(
-    decoder: Decoder,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    *,
-    compute: Compute,
-    rows_at_once: int,
-    clip: float,
-) -> StepResult:
-    """One step on a whole batch, in micro-batches of `rows_at_once` rows.
-
-    Every counted target of the batch weighs the same, however the rows are split. Where loss or gradient
-    are not finite, the weights are left as they were.
-    """
-    counted = int((batch.targets_BT >= 0).sum())
-    nats = torch.zeros((), device=compute.device)
-    optimizer.zero_grad(set_to_none=True)
-    for start in range(0, len(batch), rows_at_once):
-        sums = compute.loss(decoder, batch.rows(start, start + rows_at_once), 1.0 / max(1, counted))
-        torch.autograd.backward(sums.objective)
-        nats += sums.cross_entropy
-    norm = clip_gradients(decoder, clip)
-    result = StepResult(float(nats), counted, float(norm))
-    if math.isfinite(result.nats) and math.isfinite(result.gradient_norm):
-        optimizer.step()
-    return result
-
-
-def clip_gradients(decoder: Decoder, clip: float) -> Tensor:
-    """Scale all gradients so that their joint L2 norm is at most `clip`; gives the norm before that."""
-    return torch.nn.utils.clip_grad_norm_(decoder.parameters(), clip)
 
 
 def run_steps(run: Run, out: Workspace) -> Counters:
@@ -135,6 +78,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     """
     step, counters = _resume(run, out)
     speeds: list[float] = []
+    checkpoints = Checkpoints(run.engine, out.work, run.identity)
     with _termination() as terminated:
         if step == 0:
             _validate(run, counters, 0, out)
@@ -142,14 +86,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
             begun = time.perf_counter()  # feeding is part of a step
             rate = _set_learning_rate(run, step)
             batch = run.mixture.batch(step)
-            result = optimizer_step(
-                run.decoder,
-                run.optimizer,
-                batch,
-                compute=run.compute,
-                rows_at_once=run.rows_at_once,
-                clip=run.config.clip,
-            )
+            result = run.engine.train(batch, run.config.clip)
             step += 1
             speeds.append(batch.ids_BT.size / (time.perf_counter() - begun))
             measured = {"learning_rate": rate, "tokens_per_second": speeds[-1]}
@@ -157,35 +94,28 @@ def run_steps(run: Run, out: Workspace) -> Counters:
             if step in run.validation_steps:
                 _validate(run, counters, step, out)
             due = step % run.config.checkpoint_every_steps == 0 and step < run.mixture.steps
-            if due or terminated.is_set():
+            due = due or (step == run.mixture.steps and run.engine.ranks > 1)  # the model is read from it
+            leaving = run.engine.in_any(terminated.is_set())
+            if due or leaving:
                 counters.tokens_per_second = median(speeds)
-                _save(run, counters, step, out)
-            if terminated.is_set():
+                checkpoints.begin(counters, step)
+            checkpoints.poll()
+            if leaving:
+                checkpoints.finish()
                 raise SystemExit(_TERMINATED)
+        checkpoints.finish()
     if speeds:
         counters.tokens_per_second = median(speeds)
     return counters
 
 
 def _resume(run: Run, out: Workspace) -> tuple[int, Counters]:
-    found = newest_checkpoint(out.work, run.identity, out.log)
+    found = resume(run.engine, out.work, run.identity, out.log)
     if found is None:
         sources = len(run.mixture.shares)
         return 0, Counters(tokens_of_source=[0] * sources, bytes_of_source=[0] * sources)
-    restore(found, run.decoder, run.optimizer)
     out.log.info("going on after step %d of %d", found.step, run.mixture.steps)
     return found.step, Counters(**found.counters)
-
-
-def _save(run: Run, counters: Counters, step: int, out: Workspace) -> None:
-    save_checkpoint(
-        out.work,
-        run.decoder,
-        run.optimizer,
-        step=step,
-        run_identity=run.identity,
-        counters=asdict(counters),
-    )
 
 
 def _set_learning_rate(run: Run, step: int) -> float:
@@ -198,7 +128,7 @@ def _set_learning_rate(run: Run, step: int) -> float:
         warmup_steps=warmup_steps(run.config.warmup, steps),
         schedule=run.config.schedule,
     )
-    for group in run.optimizer.param_groups:
+    for group in run.engine.optimizer.param_groups:
         group["lr"] = rate
     return rate
 
@@ -239,7 +169,7 @@ def _record(
 
 def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
     for held_out in run.validation:
-        value = measure(run.decoder, held_out, rows_at_once=run.rows_at_once, compute=run.compute)
+        value = run.engine.measure(held_out)
         tokens = sum(counters.tokens_of_source)
         counters.validation.append(
             {"dataset": held_out.name, "step": step, "tokens": tokens, "bits_per_byte": value}

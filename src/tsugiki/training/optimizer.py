@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -40,7 +41,7 @@ def learning_rate(
 
 
 def adamw(
-    model: nn.Module,
+    parameters: Iterable[tuple[str, nn.Parameter]],
     *,
     learning_rate: float,
     betas: tuple[float, float],
@@ -53,11 +54,12 @@ def adamw(
     Norms are never decayed. Embeddings are not either unless `decay_embeddings`: the row of a token that does
     not occur has no gradient, and in continual pre-training decay alone would wear the old language's rows
     away; OLMo 2 found decayed embeddings harmful when training from scratch too (arXiv 2501.00656). An output
-    head of its own is decayed, since the softmax gives every row a gradient at every step.
+    head of its own is decayed, since the softmax gives every row a gradient at every step. parameters: with
+    their names.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         is_embedding = "embed_tokens" in name
         decays = parameter.ndim >= 2 and (decay_embeddings or not is_embedding)  # noqa: PLR2004
         (decayed if decays else kept).append(parameter)

@@ -85,4 +85,6 @@ class Parallel(BaseModel):
     def text(self) -> str:
         """The degrees above 1, for a person."""
         degrees = {name: getattr(self, name) for name in ("data", "tensor", "pipeline", "context")}
-        return " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1) or "one process"
+        return (
+            " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1) or "one process"
+        )

@@ -53,7 +53,7 @@ class Config(StageConfig):
     )
     phases: tuple[Phase, ...] = Field(
         default=(),
-        description="Instead of `data`, a curriculum: [{name: one, tokens: 377B, data: {DOCUMENTS: 1.0}}, ...]",
+        description="Instead of `data`, a curriculum: [{name: one, tokens: 377B, data: {DOCUMENTS: 1}}, ...]",
     )
     weight_unit: WeightUnit = Field(
         default="tokens", description="What weights are shares of: tokens, or bytes of text."
@@ -131,6 +131,11 @@ class Config(StageConfig):
     micro_batch_tokens: Annotated[Count | None, EXECUTION] = Field(
         default=None,
         description="Tokens that go through the model at once on one device; by default at most 8192.",
+    )
+    recompute: Annotated[Literal["none", "selective", "full"], EXECUTION] = Field(
+        default="none",
+        description="Activations that are computed again in the backward pass to save memory: none, all but "
+        "matrix products and attention, or all of a layer.",
     )
     checkpoint_every_steps: Annotated[Count, EXECUTION] = Field(
         default=100, description="Steps between checkpoints; the newest two are kept until the stage is done."

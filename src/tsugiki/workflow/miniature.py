@@ -97,6 +97,8 @@ def _shrink(body: dict[str, Any]) -> None:
         body["heldout"] = HELD_OUT
     if kind == "train":
         body["max_epochs"] = MAXIMUM_EPOCHS
+        if "phases" in body and not {"tokens", "equal_compute"} & set(body):
+            body["tokens"] = int(CAPS[kind]["tokens"])  # phases keep the ratios of their tokens
         _raise_learning_rate(body)
 
 

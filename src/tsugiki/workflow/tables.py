@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from typing import Any
 
@@ -16,6 +15,7 @@ from tsugiki.workflow.display import amount, duration, size
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.planning import Plan, PlannedStage
 from tsugiki.workflow.states import Standing, State
+from tsugiki.workflow.type_names import type_name
 
 _COLOURS = {
     State.DONE: "green",
@@ -164,20 +164,3 @@ def _schema_rows(table: Table, config: type[BaseModel], indent: str) -> None:
         for member in (info.annotation, *typing.get_args(info.annotation)):
             if isinstance(member, type) and issubclass(member, BaseModel):
                 _schema_rows(table, member, indent + "  ")
-
-
-def type_name(annotation: Any) -> str:
-    """A type as a person writes it: `int`, `str | None`, `dict[str, float]`, `"cosine" | "constant"`."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is type(None):
-        return "none"
-    if origin is typing.Annotated:
-        return type_name(arguments[0])
-    if origin is typing.Literal:
-        return " | ".join(str(argument) for argument in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return " | ".join(type_name(argument) for argument in arguments)
-    if arguments:
-        inner = ", ".join("..." if argument is ... else type_name(argument) for argument in arguments)
-        return f"{origin.__name__}[{inner}]"
-    return str(getattr(annotation, "__name__", annotation))

@@ -81,13 +81,13 @@ def attend_across(
     part: SequencePart,
     window: int | None = None,
 ) -> Tensor:
-    """Attention of this process's queries to the whole rows' keys; replaces `Attention.attend`, (B, N, Q, H)."""
+    """Attention of this process's queries to whole rows, (B, N, Q, H); replaces `Attention.attend`."""
     k_BKTH, v_BKTH = (
-        all_gather_tensor_autograd(x.contiguous(), _KEYS_TIME, part.group).index_select(_KEYS_TIME, part.order_T)
+        all_gather_tensor_autograd(x.contiguous(), _KEYS_TIME, part.group).index_select(
+            _KEYS_TIME, part.order_T
+        )
         for x in (k_BKQH, v_BKQH)
     )
     mask_BQT = part.mask_BQT if window is None else part.window_mask(window)
     groups = q_BNQH.shape[1] // k_BKTH.shape[1]
-    return F.scaled_dot_product_attention(
-        q_BNQH, k_BKTH, v_BKTH, attn_mask=mask_BQT, enable_gqa=groups > 1
-    )
+    return F.scaled_dot_product_attention(q_BNQH, k_BKTH, v_BKTH, attn_mask=mask_BQT, enable_gqa=groups > 1)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tsugiki.training.settings import Parallel
 
 DIMENSIONS = ("pipeline", "replicate", "shard", "context", "tensor")
-"""From the outermost, whose processes are furthest apart, to the innermost, which belongs into one node: tensor
-parallelism communicates most and pipelines least (parallelism-and-memory.md, section 9, rule 4)."""
+"""From the outermost, whose processes are furthest apart, to the innermost, which belongs into one node:
+tensor parallelism communicates most and pipelines least (parallelism-and-memory.md, section 9, rule 4)."""
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -89,7 +89,7 @@ def open_world(parallel: Parallel, device: torch.device, timeout: timedelta = TI
         parallel.tensor,
     )
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=DIMENSIONS)
-    spread = mesh["shard", "context"]._flatten("spread")
+    spread = mesh["shard", "context"]._flatten("spread")  # noqa: SLF001 (torchtitan does the same; there is no other way)
     weights = spread if sizes[1] == 1 else mesh["replicate", "spread"]
     return World(mesh, weights, parallel, device)
 

@@ -23,7 +23,7 @@ def layers_of(layers: int, stages: int) -> list[range]:
     The first holds the embedding and the last the head and the loss besides.
     """
     base, rest = divmod(layers, stages)
-    order = [stage for stage in range(1, stages - 1)] + [0, stages - 1]
+    order = [*range(1, stages - 1), 0, stages - 1]
     extra = set(order[:rest])
     bounds, start = [], 0
     for stage in range(stages):
@@ -59,9 +59,7 @@ class Pipeline:
         group = world.group("pipeline")
         numbers = stages_of(world.rank_in("pipeline"), degree, len(trainees))
         length = sequence_length // (world.parallel.context * world.parallel.tensor)
-        stream = torch.empty(
-            rows, length, shape.hidden_size, dtype=dtype, device="meta", requires_grad=True
-        )
+        stream = torch.empty(rows, length, shape.hidden_size, dtype=dtype, device="meta", requires_grad=True)
         objective = torch.empty(1, device="meta", requires_grad=True)
         ids = torch.empty(rows, sequence_length, dtype=torch.int64, device="meta")
         total = degree * len(trainees)
@@ -79,20 +77,21 @@ class Pipeline:
         ]
         options: dict[str, Any] = {"loss_fn": _is_the_loss, "scale_grads": False}
         if len(trainees) > 1:
-            self.schedule: Any = ScheduleInterleaved1F1B(self.stages, micro_batches, **options)
+            self.schedule: Any = ScheduleInterleaved1F1B(list(self.stages), micro_batches, **options)
         else:
             kind = ScheduleGPipe if schedule == "gpipe" else Schedule1F1B
             self.schedule = kind(self.stages[0], micro_batches, **options)
         self.holds_first = numbers[0] == 0
         self.holds_last = numbers[-1] == total - 1
 
-    def run(self, ids_BT: Tensor, document_ids_BT: Tensor, targets_BT: Tensor) -> None:
-        """Forward and backward of all micro-batches; gradients are left in the parameters."""
+    def run(self, ids_BT: Tensor, document_ids_BT: Tensor, targets_BT: Tensor, *, backward: bool) -> None:
+        """Forward (and backward) of all micro-batches; gradients are left in the parameters."""
         given = {"document_ids_BT": document_ids_BT, "targets_BT": targets_BT}
         arguments = (ids_BT,) if self.holds_first else ()
         target = targets_BT if self.holds_last else None
         losses: list[Tensor] | None = [] if self.holds_last else None
-        self.schedule.step(*arguments, target=target, losses=losses, **given)
+        go = self.schedule.step if backward else self.schedule.eval
+        go(*arguments, target=target, losses=losses, **given)
 
 
 def _is_the_loss(output: Tensor, _target: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Tensor parallelism with sequence parallelism, as a plan for torch's `parallelize_module`.
 
-Each matrix is cut over the processes of the tensor group: queries, keys, values, gate and up by their outputs,
-o and down by their inputs (Shoeybi et al. 2019, arXiv 1909.08053), embedding and head by the vocabulary.
+Each matrix is cut over the processes of the tensor group: queries, keys, values, gate and up by their
+outputs, o and down by their inputs (Shoeybi et al. 2019, arXiv 1909.08053), embedding and head by the
+vocabulary.
 Between them the residual stream is cut along the sequence (Korthikanti et al. 2022, arXiv 2205.05198): norms
 see a part of the tokens, and each block gathers its input once and scatters its output.
 """
@@ -28,8 +29,8 @@ TIME = 1
 def spread_over_tensor_group(decoder: Decoder, mesh: DeviceMesh) -> None:
     """Cut the matrices of a decoder (or of a pipeline stage) over `mesh`, in place.
 
-    Afterwards `Decoder.blocks` takes and gives streams of T / t tokens, and the head's weight is a DTensor cut
-    by the vocabulary.
+    Afterwards `Decoder.blocks` takes and gives streams of T / t tokens, and the head's weight is a DTensor
+    that is cut by the vocabulary.
     """
     backbone = decoder.model
     if backbone.embed_tokens is not None:
@@ -70,7 +71,7 @@ def _gathered(others: int) -> PrepareModuleInput:
     """The first argument is gathered along the sequence; the `others` are passed on as they are."""
     rest = (None,) * others
     return PrepareModuleInput(
-        input_layouts=(Shard(TIME), *rest),  # type: ignore[arg-type]
-        desired_input_layouts=(Replicate(), *rest),  # type: ignore[arg-type]
+        input_layouts=(Shard(TIME), *rest),
+        desired_input_layouts=(Replicate(), *rest),
         use_local_output=True,
     )

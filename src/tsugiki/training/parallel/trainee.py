@@ -1,4 +1,4 @@
-"""The part of a model that this process trains: a decoder, or a pipeline stage of one, spread over its groups.
+"""The part of a model that this process trains: a decoder, or a pipeline stage of one, spread over groups.
 
 Its forward pass goes from token ids, or from the stage before, to the loss, or to the stage after; FSDP,
 tensor, sequence and context parallelism happen inside.
@@ -12,26 +12,27 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed._composable.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed._functional_collectives import all_gather_tensor_autograd
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from tsugiki.models.attention import DocumentLayout
 from tsugiki.models.decoder import Decoder
+from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.loss import LossSums, head_loss
 from tsugiki.training.parallel.context import SequencePart, attend_across
 from tsugiki.training.parallel.head import Piece, head_loss_across
 from tsugiki.training.parallel.mesh import World
 from tsugiki.training.parallel.tensor import TIME, spread_over_tensor_group
+from tsugiki.training.placement import box_of
 
 Recompute = Literal["none", "selective", "full"]
 
 
 class Trainee(nn.Module):
-    """A decoder or a stage of one, with the loss. Rows are whole: each process takes its part of the tokens."""
+    """A decoder or a stage of one, with the loss; given whole rows, it takes its part of the tokens."""
 
     def __init__(self, decoder: Decoder, world: World, *, document_masking: bool, z_loss: float) -> None:
         super().__init__()
@@ -86,14 +87,11 @@ class Trainee(nn.Module):
             )
         group = self.world.group("tensor")
         hidden_BQD = all_gather_tensor_autograd(hidden_BQD, TIME, group)
-        _, (first, _) = compute_local_shape_and_global_offset(
-            weight.shape, weight.device_mesh, weight.placements
-        )
         return head_loss_across(
             hidden_BQD.flatten(0, 1),
             weight.to_local(),
             targets_N,
-            Piece(group, first),
+            Piece(group, box_of(weight).offset[0]),
             z_loss=self.z_loss,
             scale=self.scale,
         )
@@ -106,7 +104,7 @@ def spread(trainee: Trainee, *, bfloat16: bool, recompute: Recompute) -> None:
         spread_over_tensor_group(decoder, world.mesh["tensor"])
     for number, block in decoder.model.layers.items():
         if world.parallel.context > 1:
-            block.self_attn.attend = attend_across
+            block.self_attn.attend = attend_across  # type: ignore[union-attr]
         if recompute != "none":
             wrapped = checkpoint_wrapper(block, context_fn=_CONTEXTS[recompute])
             decoder.model.layers[number] = wrapped
@@ -116,8 +114,8 @@ def spread(trainee: Trainee, *, bfloat16: bool, recompute: Recompute) -> None:
     for module in (*decoder.model.layers.values(), trainee):
         fully_shard(module, mesh=world.weights, mp_policy=policy, reshard_after_forward=module is not trainee)
         # gradients are sums over the batch: the objective is divided by its targets already
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no other; see training-stack.md, section 2
+        module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+        module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo has no other; see training-stack.md, section 2
 
 
 def _keep_products(_context: object, operation: Callable[..., object], *_: object, **__: object) -> object:
@@ -125,13 +123,15 @@ def _keep_products(_context: object, operation: Callable[..., object], *_: objec
     return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-_ATEN = torch.ops.aten
 _DEAR = {
-    _ATEN.mm.default,
-    _ATEN.addmm.default,
-    _ATEN._scaled_dot_product_flash_attention.default,
-    _ATEN._scaled_dot_product_efficient_attention.default,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    getattr(torch.ops.aten, name).default
+    for name in (
+        "mm",
+        "addmm",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+    )
 }
 
 
@@ -145,23 +145,6 @@ _CONTEXTS: dict[str, Callable[[], object]] = {
     "selective": partial(create_selective_checkpoint_contexts, _keep_products),
     "full": _nothing_kept,
 }
-
-
-@torch.no_grad()
-def fill(parameter: Tensor, whole: Tensor) -> None:
-    """Copy a whole tensor into `parameter`, or into this process's part of it."""
-    if not isinstance(parameter, DTensor):
-        parameter.copy_(whole)
-        return
-    shape, offset = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    place = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
-    parameter.to_local().copy_(whole[place])
-
-
-TIED_COPY = "model.embed_tokens.copy"
-"""Name of the last stage's copy of a tied embedding: treated as the embedding is, stored and counted once."""
 
 
 def named_parts(trainees: Iterable[Trainee]) -> dict[str, nn.Parameter]:

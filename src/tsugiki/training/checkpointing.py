@@ -1,0 +1,63 @@
+"""When checkpoints of a run are made and which one it goes on from, in one process or in many."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsugiki.training.checkpoint import Checkpoint, Saving, clear_unfinished, newest_checkpoint, restore
+from tsugiki.training.engine import Engine
+
+if TYPE_CHECKING:
+    from tsugiki.training.loop import Counters
+
+
+def resume(engine: Engine, work: Path, run_identity: str, log: logging.Logger) -> Checkpoint | None:
+    """Restore the newest whole checkpoint into the engine, if there is one. Every process calls this."""
+    if engine.rank == 0:
+        clear_unfinished(work)
+    engine.in_all(flag=True)  # nobody writes before that
+    found = newest_checkpoint(
+        work, run_identity, log, rank=engine.rank, ranks=engine.ranks, agree=engine.in_all
+    )
+    if found is not None:
+        restore(found, engine.parameters, engine.optimizer)
+    return found
+
+
+class Checkpoints:
+    """Checkpoints that are written beside the training, one at a time. Every process makes the same calls."""
+
+    def __init__(self, engine: Engine, work: Path, run_identity: str) -> None:
+        self._engine, self._work, self._identity = engine, work, run_identity
+        self._saving: Saving | None = None
+
+    def begin(self, counters: Counters, step: int) -> None:
+        """Copy the state and start writing it; waits for the one before."""
+        self.finish()
+        self._saving = Saving(
+            self._work,
+            self._engine.parameters,
+            self._engine.optimizer,
+            step=step,
+            run_identity=self._identity,
+            counters=asdict(counters),
+            rank=self._engine.rank,
+        )
+
+    def poll(self) -> None:
+        """Make the checkpoint whole if every process has written its part; call it at every step."""
+        if self._saving is not None and self._engine.in_all(self._saving.written):
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written is whole. Raises StorageError on a full disk."""
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        saving.wait()
+        self._engine.in_all(flag=True)  # all parts are on the disk
+        if self._engine.rank == 0:
+            saving.commit()

@@ -1,0 +1,184 @@
+"""The engine of many processes: each takes its rows of a batch, its layers, its part of every sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsugiki.dataset.mixture import Batch
+from tsugiki.dataset.packing import IGNORED
+from tsugiki.models.config import DecoderConfig
+from tsugiki.models.decoder import Decoder
+from tsugiki.training.checkpoint import TIED_COPY
+from tsugiki.training.engine import StepResult
+from tsugiki.training.parallel.gradients import global_norm, scale_gradients
+from tsugiki.training.parallel.mesh import World
+from tsugiki.training.parallel.pipeline import Pipeline, add_tied_gradients, layers_of, stages_of
+from tsugiki.training.parallel.trainee import Recompute, Trainee, named_parts, spread
+from tsugiki.training.validation import ValidationSet, bits_per_byte
+
+
+class Together:
+    """The engine of one of several processes; see `tsugiki.training.engine.Engine`.
+
+    rows_at_once: sequences of a micro-batch on one process.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self,
+        shape: DecoderConfig,
+        world: World,
+        *,
+        sequence_length: int,
+        rows_at_once: int,
+        precision: Literal["float32", "bfloat16"],
+        document_masking: bool,
+        z_loss: float,
+        recompute: Recompute = "none",
+    ) -> None:
+        self.world, self.shape = world, shape
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self.sequence_length, self.rows_at_once = sequence_length, rows_at_once
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.trainees = [
+            Trainee(part, world, document_masking=document_masking, z_loss=z_loss)
+            for part in decoder_parts(shape, world)
+        ]
+        for trainee in self.trainees:
+            trainee.to(world.device)
+            spread(trainee, bfloat16=precision == "bfloat16", recompute=recompute)
+        self.parameters = named_parts(self.trainees)
+        self.decoders = [trainee.decoder for trainee in self.trainees]
+        self._pipelines: dict[int, Pipeline] = {}
+
+    def train(self, batch: Batch, clip: float) -> StepResult:
+        """See `Engine.train`."""
+        counted = int((batch.targets_BT >= 0).sum())
+        self.optimizer.zero_grad(set_to_none=True)
+        for trainee in self.trainees:
+            trainee.scale = 1.0 / max(1, counted)
+        nats = self._pass(self._own_rows(batch), backward=True)
+        add_tied_gradients(self.trainees)
+        counted_once = [p for name, p in self.parameters.items() if name != TIED_COPY]
+        norm = global_norm(counted_once, self.ranks // self.world.parallel.pipeline)
+        result = StepResult(nats, counted, float(norm))
+        if result.is_finite:
+            scale_gradients(self.parameters.values(), norm, clip)
+            self.optimizer.step()
+        return result
+
+    @torch.no_grad()
+    def measure(self, held_out: ValidationSet) -> float:
+        """See `Engine.measure`."""
+        group = self.rows_at_once * self.world.parallel.data
+        nats = sum(
+            self._pass(
+                self._own_rows(_filled_up(held_out.rows.rows(start, start + group), group)), backward=False
+            )
+            for start in range(0, len(held_out.rows), group)
+        )
+        return bits_per_byte(nats, held_out.target_bytes)
+
+    def in_any(self, flag: bool) -> bool:  # noqa: FBT001
+        """Whether the flag is set in any process."""
+        return self._agreed(flag, dist.ReduceOp.MAX)
+
+    def in_all(self, flag: bool) -> bool:  # noqa: FBT001
+        """Whether the flag is set in every process."""
+        return self._agreed(flag, dist.ReduceOp.MIN)
+
+    def _agreed(self, flag: bool, operation: dist.ReduceOp.RedOpType) -> bool:  # noqa: FBT001
+        value = torch.tensor(int(flag), device=self.world.device)
+        dist.all_reduce(value, operation)
+        return bool(value)
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        rows = len(batch) // self.world.parallel.data
+        return batch.rows(self.world.data_rank * rows, (self.world.data_rank + 1) * rows)
+
+    def _pass(self, rows: Batch, *, backward: bool) -> float:
+        """Forward (and backward) over this process's rows; nats of the whole batch, the same everywhere."""
+        given = [self._tensor(x) for x in (rows.ids_BT, rows.document_ids_BT, rows.targets_BT)]
+        for trainee in self.trainees:
+            trainee.cross_entropies.clear()
+        if self.world.parallel.pipeline > 1:
+            self._pipeline(len(rows)).run(*given, backward=backward)
+        else:
+            self._in_turn(given, backward=backward)
+        return self._added_up()
+
+    def _in_turn(self, given: Sequence[Tensor], *, backward: bool) -> None:
+        trainee = self.trainees[0]
+        cuts = list(range(self.rows_at_once, len(given[0]), self.rows_at_once))
+        pieces = list(zip(*(x.tensor_split(cuts) for x in given), strict=True))
+        for number, piece in enumerate(pieces):
+            trainee.set_requires_gradient_sync(number == len(pieces) - 1)  # type: ignore[operator]
+            objective = trainee(*piece)
+            if backward:
+                objective.sum().backward()
+
+    def _pipeline(self, rows: int) -> Pipeline:
+        """The pipeline for so many rows: torch's schedules fix the number of micro-batches."""
+        micro_batches = rows // self.rows_at_once
+        if micro_batches not in self._pipelines:
+            self._pipelines[micro_batches] = Pipeline(
+                self.trainees,
+                self.shape,
+                micro_batches=micro_batches,
+                rows=self.rows_at_once,
+                sequence_length=self.sequence_length,
+                dtype=self.dtype,
+                schedule=self.world.parallel.schedule,
+            )
+        return self._pipelines[micro_batches]
+
+    def _added_up(self) -> float:
+        found = [value for trainee in self.trainees for value in trainee.cross_entropies]
+        device = self.world.device
+        nats = torch.stack(found).sum() if found else torch.zeros((), device=device)
+        self.world.sum_over_data(nats)
+        # only the last stage has the loss; the others have 0
+        dist.all_reduce(nats, group=self.world.group("pipeline"))
+        return float(nats)
+
+    def _tensor(self, array: NDArray[np.integer]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.world.device, non_blocking=True)
+
+
+def decoder_parts(shape: DecoderConfig, world: World) -> list[Decoder]:
+    """The decoder, or this process's pipeline stages of it; their weights are NaN."""
+    degree, chunks = world.parallel.pipeline, world.parallel.chunks
+    if degree == 1:
+        return [Decoder(shape)]
+    total = degree * chunks
+    held = layers_of(shape.layers, total)
+    return [
+        Decoder(shape, layers=held[stage], first=stage == 0, last=stage == total - 1)
+        for stage in stages_of(world.rank_in("pipeline"), degree, chunks)
+    ]
+
+
+def _filled_up(rows: Batch, count: int) -> Batch:
+    """Exactly `count` rows: the missing ones have no counted target."""
+    missing = count - len(rows)
+    if not missing:
+        return rows
+
+    def more(array: NDArray[Any], value: int) -> NDArray[Any]:
+        widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        return np.pad(array, widths, constant_values=value)
+
+    return Batch(
+        more(rows.ids_BT, 0),
+        more(rows.targets_BT, IGNORED),
+        more(rows.document_ids_BT, 0),
+        more(rows.source_B, 0),
+    )

@@ -1,0 +1,89 @@
+"""Which part of a tensor a process holds: the same questions for plain tensors and for DTensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a tensor: where it begins and how long it is along each dimension."""
+
+    offset: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def meet(self, other: Box) -> Box | None:
+        """What two parts of the same tensor share, or None."""
+        pairs = list(zip(self.offset, self.size, other.offset, other.size, strict=True))
+        start = tuple(max(a, b) for a, _, b, _ in pairs)
+        size = tuple(min(a + m, b + n) - max(a, b) for a, m, b, n in pairs)
+        return Box(start, size) if all(length > 0 for length in size) else None
+
+    def within(self, outer: Box) -> tuple[slice, ...]:
+        """This part as an index into `outer`, which holds it."""
+        return tuple(
+            slice(start - base, start - base + length)
+            for start, length, base in zip(self.offset, self.size, outer.offset, strict=True)
+        )
+
+
+def box_of(tensor: Tensor) -> Box:
+    """The part of a tensor that this process holds."""
+    if not _is_spread(tensor):
+        return Box((0,) * tensor.ndim, tuple(tensor.shape))
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    size, offset = compute_local_shape_and_global_offset(
+        tensor.shape,
+        tensor.device_mesh,  # type: ignore[attr-defined]
+        tensor.placements,  # type: ignore[attr-defined]
+    )
+    return Box(tuple(offset), tuple(size))
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The numbers that this process holds; the tensor itself where it is whole."""
+    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def is_first_copy(tensor: Tensor) -> bool:
+    """Whether this process is the first of those that hold the same part."""
+    if not _is_spread(tensor):
+        return True
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    place = mesh.get_coordinate()
+    return all(
+        placement.is_shard() or _is_strided(placement) or place[dimension] == 0
+        for dimension, placement in enumerate(placements)
+    )
+
+
+def shards_of(tensor: Tensor) -> int:
+    """Into how many different parts a tensor is cut."""
+    if not _is_spread(tensor):
+        return 1
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    shards = 1
+    for dimension, placement in enumerate(placements):
+        if placement.is_shard() or _is_strided(placement):
+            shards *= mesh.size(dimension)
+    return shards
+
+
+@torch.no_grad()
+def fill(target: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into `target`, or into this process's part of it."""
+    box = box_of(target)
+    local_part(target).copy_(whole[box.within(Box((0,) * whole.ndim, tuple(whole.shape)))])
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    # without importing torch.distributed.tensor, which takes a second
+    return hasattr(tensor, "placements") and hasattr(tensor, "to_local")
+
+
+def _is_strided(placement: object) -> bool:
+    return type(placement).__name__ == "_StridedShard"

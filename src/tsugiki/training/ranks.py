@@ -1,0 +1,120 @@
+"""One process of a parallel run: `python -m tsugiki.training.ranks WORK`, started by `launch` or by torchrun.
+
+The first process writes metrics and progress; what one process does alone (tokenising, the tokenizer) was
+done before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tsugiki.artifacts.contract import Inputs, Workspace
+from tsugiki.artifacts.files import read_json, write_json
+from tsugiki.artifacts.metrics import MetricsLog
+from tsugiki.errors import StageError, TsugikiError
+from tsugiki.training.launch import PROGRESS, RESULT, failure_of
+
+JOB = "ranks.json"
+_ORPHANED = 75
+
+
+class _Silent(MetricsLog):
+    """For the processes whose figures are those of the first one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def append(self, **row: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def main(arguments: list[str]) -> int:
+    """Train as one of the processes of the job in a directory; the exit status is 0 if it went well."""
+    work, rank = Path(arguments[0]), int(os.environ.get("RANK", "0"))
+    _exit_with_parent()
+    try:
+        _train(work, rank)
+    except TsugikiError as error:
+        write_json(failure_of(work, rank), error.as_dict())
+        return 1
+    except Exception as error:  # noqa: BLE001 (told in one sentence; the traceback goes into the rank's own file)
+        import traceback
+
+        traceback.print_exc()
+        wrapped = StageError(
+            f"training process {rank} failed: {type(error).__name__}: {str(error).splitlines()[0]}",
+            hint=f"see {work / f'rank-{rank:05d}.txt'}",
+        )
+        write_json(failure_of(work, rank), wrapped.as_dict())
+        return 1
+    return 0
+
+
+def _train(work: Path, rank: int) -> None:
+    from tsugiki.training.compute import choose_device, deterministic
+    from tsugiki.training.job import run_of_rank
+    from tsugiki.training.loop import run_steps
+    from tsugiki.training.parallel.mesh import close_world, open_world
+    from tsugiki.training.stage import Config
+
+    job = read_json(work / JOB)
+    config = Config.model_validate(job["config"])
+    inputs = Inputs({name: tuple(map(Path, paths)) for name, paths in job["inputs"].items()})
+    out = _workspace(work, rank)
+    device = choose_device(config.device)
+    with deterministic(int(os.environ.get("OMP_NUM_THREADS", "1")), device):
+        world = open_world(config.parallel, device)
+        try:
+            run = run_of_rank(config, inputs, out, world)
+            counters = run_steps(run, out)
+        finally:
+            with contextlib.suppress(Exception):
+                close_world()
+    if rank == 0:
+        write_json(work / RESULT, asdict(counters))
+
+
+def _workspace(work: Path, rank: int) -> Workspace:
+    log = logging.getLogger(f"tsugiki.rank.{rank}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    root = work.parent
+    if rank:
+        return Workspace(root, _Silent(), log)
+
+    def tell(done: float, total: float, unit: str, note: str) -> None:
+        partial = work / f"{PROGRESS}.partial"
+        partial.write_text(json.dumps([done, total, unit, note]))
+        partial.replace(work / PROGRESS)  # for show only: no fsync
+
+    return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, tell)
+
+
+def _exit_with_parent() -> None:
+    """Leave when the pipe from `launch` closes; under torchrun there is none."""
+    if sys.stdin is None or sys.stdin.isatty() or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(_ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
