@@ -3,7 +3,7 @@
 python benchmarks/vocabulary.py [RUN] [--pieces 2048] [--snippets 8] [--learning-rate 1e-3]
 
 RUN: a finished run of recipes/demo-ja.yaml (default runs/demo-ja). Three tables:
-1. tokens of held-out text by method, against a separate Hugging Face BPE that is appended; unreachable pieces;
+1. tokens of held-out text by method, against a separate BPE by tokenizers, appended; unreachable pieces;
 2. bits per byte of held-out text right after the extension, before any training, by initialisation;
 3. seconds of learning, against Hugging Face's trainer on the same text.
 """

@@ -55,7 +55,7 @@ def swallow_inputs(name="llama-2-70b"):
 def test_estimate_of_swallow_70b_passes_and_agrees_with_the_paper():
     forecast = estimate(swallow_70b(), swallow_inputs())
     assert [problem.severity for problem in forecast.problems] == ["here"]  # 256 processes
-    assert "trains in one" in forecast.problems[0].message
+    assert "256 processes; one machine starts 16" in forecast.problems[0].message
     assert forecast.facts["device_hours"] == pytest.approx(forecast.seconds * 256 / 3600)
     assert forecast.type == ArtifactType.MODEL
     assert forecast.counts["steps"] == 25_000

@@ -171,6 +171,7 @@ class DecoderBackend:
                 temperature=TEMPERATURE,
                 top_k=TOP_K,
                 generator=generator,
+                pieces=self._tokenizer.size,
             )
             written += piece
             text = self._tokenizer.decode(written)

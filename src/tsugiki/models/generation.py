@@ -22,12 +22,14 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
+    pieces: int | None = None,
 ) -> list[int]:
     """The tokens that follow `ids_T`, without it; an end token is not part of the result.
 
     eos_id: the token, or tokens, that end the text. temperature 0 takes the most likely token each time (the
     smallest id among equals); above 0 tokens are drawn from softmax(logits / temperature), of the `top_k`
-    most likely ones if given, with `generator`: there is no hidden random state.
+    most likely ones if given, with `generator`: there is no hidden random state. pieces: ids that
+    the tokenizer has; the rows behind them are padding and never chosen.
 
     Raises InputError for an empty prompt, for a prompt that fills the model's positions, and where sampling
     lacks a generator.
@@ -52,7 +54,7 @@ def generate(
     generated: list[int] = []
     while len(generated) < new_tokens:
         x_BTD = decoder.hidden(step_BT, cache=cache)
-        logits_V = decoder.head(x_BTD[0, -1]).float()
+        logits_V = decoder.head(x_BTD[0, -1])[:pieces].float()
         token = _choose(logits_V, temperature, top_k, generator)
         if token in ends:
             break

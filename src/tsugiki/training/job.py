@@ -41,7 +41,7 @@ from tsugiki.training.engine import Alone, Engine
 from tsugiki.training.launch import PROGRESS, RESULT, run_ranks
 from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.optimizer import adamw
-from tsugiki.training.planning import micro_batch_rows, steps_for, tokenizer_name, tokens_for
+from tsugiki.training.planning import layout_problems, micro_batch_rows, steps_for, tokenizer_name, tokens_for
 from tsugiki.training.ranks import JOB
 from tsugiki.training.stage import CODE_VERSION, Config
 from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
@@ -65,6 +65,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     device = choose_device(config.device)
     with deterministic(config.threads, device) as threads:
         tokenizer, decoder = _model(config, inputs, out)
+        _check_layout(config, decoder.config, device)
         sources = _sources(config, inputs, tokenizer, out)
         plan = _plan(config, inputs, tokenizer, decoder.config, sources)
         _check_reading(plan, inputs)
@@ -251,6 +252,19 @@ def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
     )
+
+
+def _check_layout(config: Config, shape: DecoderConfig, device: torch.device) -> None:
+    """Raise InputError where the degrees of parallelism don't fit the model, the batch or the machine."""
+    processes = config.parallel.product
+    if device.type == "cuda" and processes > max(1, torch.cuda.device_count()):
+        raise InputError(
+            f"parallel asks for {processes} processes; this machine has {torch.cuda.device_count()} GPUs",
+            hint="lower the degrees: there is one process a GPU",
+        )
+    wrong = [problem for problem in layout_problems(config, shape) if problem.severity != "warning"]
+    if wrong:
+        raise InputError(wrong[0].message, hint=wrong[0].hint)
 
 
 def _trained_tokenizer(config: Config, inputs: Inputs, out: Workspace) -> TextTokenizer:

@@ -24,6 +24,9 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
 """What the others get to notice that a connection broke and to say so, before they are killed."""
 
+STARTED_BY_LAUNCH = "TSUGIKI_LAUNCHED"
+"""Set for ranks that have a pipe to this process, and leave when it closes."""
+
 RESULT = "result.json"
 PROGRESS = "progress.json"
 
@@ -66,6 +69,7 @@ def _start(work: Path, ranks: int, threads: int | None) -> list[subprocess.Popen
         **os.environ,
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
+        STARTED_BY_LAUNCH: "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // ranks)),

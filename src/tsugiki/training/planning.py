@@ -51,6 +51,10 @@ def warmup_steps(warmup: float, steps: int) -> int:
     return round(warmup * steps)
 
 
+PROCESSES_OF_A_MACHINE = 16
+"""The most processes that a stage starts itself; machines have 8 accelerators, or 16 at most."""
+
+
 def micro_batch_rows(config: Config) -> int:
     """Rows that go through one copy of the model at once.
 
@@ -59,7 +63,8 @@ def micro_batch_rows(config: Config) -> int:
     """
     limit = config.micro_batch_tokens or max(config.sequence_length, DEFAULT_MICRO_BATCH_TOKENS)
     rows = max(1, config.sequences_per_step // config.parallel.data)
-    largest = min(rows, limit // config.sequence_length)
+    filling = max(1, rows // config.parallel.pipeline)  # a pipeline wants a micro-batch a stage at least
+    largest = min(filling, limit // config.sequence_length)
     return next(size for size in range(largest, 0, -1) if rows % size == 0)
 
 
@@ -74,12 +79,6 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         "device": "cpu" if name == "cpu" else "cuda",
         "precision": config.precision,
     }
-    if config.parallel.product > 1:
-        message = f"parallel asks for {config.parallel.product} processes; this Tsugiki trains in one"
-        hint = (
-            "plan it here; to run it now, leave parallel out (training in several processes is not there yet)"
-        )
-        problems.append(Problem(message, hint, "parallel", "here"))
     if shape is None:
         message = f'the shape of model "{config.model}" is not known yet: memory and time are not estimated'
         problems.append(Problem(message, "name a model that is at hand", "model", "warning"))
@@ -142,6 +141,14 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
     """Every way in which the degrees of parallelism don't divide the model or the batch."""
     parallel = config.parallel
     rows = config.sequences_per_step
+    if parallel.product > PROCESSES_OF_A_MACHINE:
+        yield Problem(
+            f"parallel asks for {parallel.product} processes; one machine starts {PROCESSES_OF_A_MACHINE} "
+            "at most",
+            "plan it here; training across machines is not started by Tsugiki yet",
+            "parallel",
+            "here",
+        )
     shares = [
         ("tensor", parallel.tensor, "query heads", shape.heads),
         ("tensor", parallel.tensor, "the width of the feed-forward layers", shape.intermediate_size),
@@ -151,6 +158,8 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
     ]
     if parallel.context > 1:  # each rank takes one early and one late piece, so that causal work is even
         shares.append(("context", 2 * parallel.context, "tokens of a sequence", config.sequence_length))
+    part = config.sequence_length // (2 * parallel.context)
+    shares.append(("tensor", parallel.tensor, "tokens of a process's part of a sequence", part))
     for name, degree, what, size in shares:
         if size % degree:
             yield Problem(
@@ -163,6 +172,20 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             f"parallel.tensor: {parallel.tensor} and {shape.kv_heads} key-value heads divide neither way",
             "choose a degree that divides them, or a multiple of them (they are copied then)",
             "parallel.tensor",
+        )
+    elif shape.kv_heads % parallel.tensor:
+        yield Problem(
+            f"parallel.tensor: {parallel.tensor} is more than the {shape.kv_heads} key-value heads",
+            "plan it here; to train, choose a degree that divides them (copied heads are not there yet)",
+            "parallel.tensor",
+            "here",
+        )
+    if shape.moe is not None and parallel.product > 1:
+        yield Problem(
+            f"a mixture of {shape.moe.experts} experts is trained in one process so far",
+            "plan it here; to train, leave parallel out",
+            "parallel",
+            "here",
         )
     micro_batches = rows // parallel.data // micro_batch_rows(config)
     if parallel.pipeline > 1 and micro_batches < parallel.pipeline:

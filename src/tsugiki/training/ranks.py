@@ -20,7 +20,7 @@ from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.metrics import MetricsLog
 from tsugiki.errors import StageError, TsugikiError
-from tsugiki.training.launch import PROGRESS, RESULT, failure_of
+from tsugiki.training.launch import PROGRESS, RESULT, STARTED_BY_LAUNCH, failure_of
 
 JOB = "ranks.json"
 _ORPHANED = 75
@@ -106,11 +106,11 @@ def _workspace(work: Path, rank: int) -> Workspace:
 
 def _exit_with_parent() -> None:
     """Leave when the pipe from `launch` closes; under torchrun there is none."""
-    if sys.stdin is None or sys.stdin.isatty() or "TORCHELASTIC_RUN_ID" in os.environ:
+    if STARTED_BY_LAUNCH not in os.environ:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        os.read(0, 1)
         os._exit(_ORPHANED)
 
     threading.Thread(target=watch, daemon=True).start()

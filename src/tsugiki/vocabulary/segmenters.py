@@ -39,7 +39,7 @@ def sudachi() -> Cut:
         raise DependencyError(
             "keep_words needs SudachiPy and a dictionary for Japanese", hint="pip install 'tsugiki[japanese]'"
         ) from error
-    tokenizer = Dictionary().create(mode=SplitMode.A)
+    tokenizer = Dictionary().tokenizer(mode=SplitMode.A)
 
     def words(text: str) -> list[str]:
         return [word.surface() for line in _lines(text) for word in tokenizer.tokenize(line)]

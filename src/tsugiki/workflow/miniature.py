@@ -33,7 +33,7 @@ CAPS: Mapping[str, Mapping[str, float]] = {
 
 DROPPED: Mapping[str, frozenset[str]] = {
     "corpus": frozenset({"workers", "expected"}),
-    "vocabulary": frozenset({"minimum_count", "multiple_of"}),
+    "vocabulary": frozenset({"minimum_count", "multiple_of", "distillation", "initialise"}),
     "train": frozenset(
         {"parallel", "micro_batch_tokens", "checkpoint_every_steps", "device", "threads", "hardware"}
     ),

@@ -14,6 +14,7 @@ from tsugiki.report.figures.figure import Figure, Words, bar_legend, full_width
 from tsugiki.report.formatting import exact, fixed, percent, scientific, signed_percent
 from tsugiki.report.languages import language_name
 from tsugiki.report.run import Palette, Run, Stage
+from tsugiki.report.sections.vocabulary_curve import savings_curve
 from tsugiki.report.text import clip
 
 _MOST_EXAMPLES = 24
@@ -56,6 +57,7 @@ class VocabularyView:
     savings: tuple[Saving, ...]
     totals: tuple[Saving, ...]
     figure: Figure | None
+    curve: Figure | None
     proofs: tuple[Proof, ...]
     examples: tuple[str, ...]
 
@@ -78,6 +80,7 @@ def _view(run: Run, stage: Stage, palette: Palette) -> VocabularyView:
         savings=savings,
         totals=_totals(savings),
         figure=_figure(stage, savings, palette.css(base), palette.css(adapted)),
+        curve=savings_curve(stage, palette.css(adapted)),
         proofs=tuple(_proofs(stage)),
         examples=tuple(clip(text, 40) for text in _examples(stage)[:_MOST_EXAMPLES]),
     )
@@ -159,7 +162,16 @@ def _proofs(stage: Stage) -> list[Proof]:
     if documents is not None:
         failures = facts.number(found, "round_trip", "failures")
         figure = Markup("{} failures in {} documents").format(exact(failures), exact(documents))
+        altered = facts.number(found, "round_trip", "altered_by_base")
+        if altered:
+            figure += Markup(", {} come back as the base gives them back").format(exact(altered))
         proofs.append(Proof("Encoding and decoding gives the text back", figure, failures == 0))
+    compared = facts.number(found, "sentencepiece", "documents")
+    if compared is not None:
+        differences = facts.number(found, "sentencepiece", "differences")
+        figure = Markup("{} differences in {} documents").format(exact(differences), exact(compared))
+        what = "SentencePiece with tokenizer.model gives the ids of tokenizer.json"
+        proofs.append(Proof(what, figure, differences == 0))
     change = facts.number(found, "old_text_parity", "max_abs_logit_difference")
     if change is not None:
         texts = facts.number(found, "old_text_parity", "texts")
@@ -184,22 +196,33 @@ def _proofs(stage: Stage) -> list[Proof]:
         before = facts.number(found, "coverage", "fragment_tokens_before")
         figure = Markup("{} → {}").format(percent(before), percent(pieces))
         proofs.append(Proof("Tokens of running text that are only part of a character", figure, None))
-    norms = [_median(facts.section(found, "new_row_norms"), name) for name in ("quantiles", "old_quantiles")]
-    if None not in norms:
-        figure = Markup("{}, old rows {}").format(*(fixed(norm) for norm in norms))
-        proofs.append(Proof("Median norm of the new embedding rows", figure, None))
+    proofs += _norm_proofs(found)
     if facts.number(found, "unused_share") is not None:
         share = escape(percent(facts.number(found, "unused_share")))
         proofs.append(Proof("New tokens that the measured texts never use", share, None))
     return proofs
 
 
-def _median(norms: Row, name: str) -> float | None:
-    """The middle one of the stored quantiles (minimum, quartiles, maximum)."""
+def _norm_proofs(found: Row) -> list[Proof]:
+    """Smallest, median and largest norm of new and old rows, of each matrix that was recorded."""
+    named = {"new_row_norms": "embedding", "new_head_row_norms": "output"}
+    proofs = []
+    for key, matrix in named.items():
+        norms = [_spread(facts.section(found, key), name) for name in ("quantiles", "old_quantiles")]
+        if all(norms):
+            figure = Markup("{}, old rows {}").format(*norms)
+            what = f"Norm of the new {matrix} rows: smallest, median, largest"
+            proofs.append(Proof(what, figure, None))
+    return proofs
+
+
+def _spread(norms: Row, name: str) -> str:
+    """The first, middle and last of the stored quantiles (minimum, quartiles, maximum); "" without them."""
     stored = norms.get(name)
     if not isinstance(stored, list) or not stored:
-        return None
-    return facts.number({"median": stored[len(stored) // 2]}, "median")
+        return ""
+    shown = [facts.number({"norm": stored[place]}, "norm") for place in (0, len(stored) // 2, -1)]
+    return "" if None in shown else ", ".join(fixed(norm) for norm in shown)
 
 
 def transformers_proof(parity: Row) -> list[Proof]:

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from torch.distributed._functional_collectives import all_gather_tensor_autograd
 
 from tsugiki.models.attention import DocumentLayout
+from tsugiki.training.parallel.collectives import gather
 
 _KEYS_TIME = 2  # of (B, K, T, H)
 
@@ -83,10 +83,7 @@ def attend_across(
 ) -> Tensor:
     """Attention of this process's queries to whole rows, (B, N, Q, H); replaces `Attention.attend`."""
     k_BKTH, v_BKTH = (
-        all_gather_tensor_autograd(x.contiguous(), _KEYS_TIME, part.group).index_select(
-            _KEYS_TIME, part.order_T
-        )
-        for x in (k_BKQH, v_BKQH)
+        gather(x, _KEYS_TIME, part.group).index_select(_KEYS_TIME, part.order_T) for x in (k_BKQH, v_BKQH)
     )
     mask_BQT = part.mask_BQT if window is None else part.window_mask(window)
     groups = q_BNQH.shape[1] // k_BKTH.shape[1]

@@ -78,7 +78,8 @@ class Together:
     @torch.no_grad()
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""
-        group = self.rows_at_once * self.world.parallel.data
+        parallel = self.world.parallel
+        group = self.rows_at_once * parallel.data * parallel.pipeline  # a micro-batch a stage at least
         nats = sum(
             self._pass(
                 self._own_rows(_filled_up(held_out.rows.rows(start, start + group), group)), backward=False

@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_gather_tensor_autograd
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -22,6 +21,7 @@ from tsugiki.models.attention import DocumentLayout
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.loss import LossSums, head_loss
+from tsugiki.training.parallel.collectives import gather
 from tsugiki.training.parallel.context import SequencePart, attend_across
 from tsugiki.training.parallel.head import Piece, head_loss_across
 from tsugiki.training.parallel.mesh import World
@@ -66,7 +66,7 @@ class Trainee(nn.Module):
         targets_BQ = targets_BT if part is None else targets_BT[:, part.places_Q]
         sums = self._loss(hidden_BQD, targets_BQ.flatten())
         self.cross_entropies.append(sums.cross_entropy)
-        return sums.objective[None]
+        return torch.stack([sums.objective])  # FSDP2 wants no view
 
     def _part(self, document_ids_BT: Tensor) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
         length, device = document_ids_BT.shape[1], document_ids_BT.device
@@ -86,7 +86,7 @@ class Trainee(nn.Module):
                 hidden_BQD.flatten(0, 1), weight, targets_N, z_loss=self.z_loss, scale=self.scale
             )
         group = self.world.group("tensor")
-        hidden_BQD = all_gather_tensor_autograd(hidden_BQD, TIME, group)
+        hidden_BQD = gather(hidden_BQD, TIME, group)
         return head_loss_across(
             hidden_BQD.flatten(0, 1),
             weight.to_local(),
