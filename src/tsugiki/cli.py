@@ -270,8 +270,8 @@ app.command(
 )
 _VOCABULARY = f"""Extend a model's tokenizer and embeddings for a language, and show what it saves.
 
-`tsugiki vocabulary OUT --model ... --corpus ... --add ...` extends a model; `tsugiki vocabulary measure` shows
-before that what a tokenizer makes of documents, and what how many new pieces would save.
+`tsugiki vocabulary OUT --model ... --corpus ... --add ...` extends a model; `tsugiki vocabulary measure`
+shows before that what a tokenizer makes of documents, and what how many new pieces would save.
 
 {_ALONE}
 

@@ -144,6 +144,8 @@ def _is_contradicted(view: Table, begin: int, head: bytes, facts: _Facts) -> boo
     Bytes that are no UTF-8 are taken for the language's own letters, unless A to Z are: then they are foreign
     ones, of two bytes. Text between ISO 2022 escapes is not read; nor is that of a page with few letters.
     """
+    if not facts.pack.prefilter.check_letters:
+        return False
     end = min(_EVIDENCE_BYTES, view.size)
     if facts.evidence is not None:  # the quickest way to tell most pages that are what they seem
         hits, _ = kernel.count_utf8(view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT)

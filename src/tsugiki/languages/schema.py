@@ -132,6 +132,9 @@ class Prefilter(_Facts):
     trust_other_lang: bool = False
     """Whether a page that declares another language is dropped at once. For scripts shared by many
     languages, where the characters say nothing."""
+    check_letters: bool = True
+    """Whether a page with a sign of the language is dropped where the letters that a reader sees are another
+    one's. It takes a third of the speed on pages of the language, and pays where declarations often lie."""
     undeclared_share: float | None = Field(default=None, gt=0, le=1)
     """A page without any sign either way is a candidate if at least this share of the letters in its head
     belongs to the script's classes; absent: never."""

@@ -31,7 +31,7 @@ from tsugiki.training.settings import FromPreset, Parallel, TokenizerTraining
 
 KIND = "train"
 PRODUCES = ArtifactType.MODEL
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 MIN_LEARNING_RATE_SHARE = 30
 
