@@ -309,7 +309,7 @@ def test_training_on_too_small_a_corpus_raises(tmp_path, run_stage, scratch):
     [
         ({"learning_rate": 1e30, "warmup": 0}, StageError, "step [0-9]+: loss"),
         ({"learning_rate": 3.0, "warmup": 0}, StageError, "the loss did not fall"),
-        ({"parallel": {"tensor": 2}}, InputError, "training runs in one process so far"),
+        ({"parallel": {"tensor": 3}}, InputError, "tensor: 3 does not divide query heads"),
         ({"sequence_length": 1024, "batch_tokens": 2048}, InputError, "the model was made for 512"),
         ({"tokens": 100}, DataError, "fewer than one batch"),
         ({"tokenizer": {"train": "english", "size": 100}}, InputError, "256 bytes"),

@@ -24,8 +24,6 @@ LAYOUTS = {
 MANY = {
     "interleaved": {"pipeline": 2, "schedule": "interleaved", "chunks": 2},
     "data-tensor": {"data": 2, "tensor": 2},
-    "context-tensor": {"context": 2, "tensor": 2},
-    "pipeline-data": {"pipeline": 2, "data": 2},
     "all": {"data": 2, "tensor": 2, "context": 2, "pipeline": 2},
 }
 
