@@ -36,19 +36,19 @@ _WORDS = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 _NAME = _BYTES
 
 
-@_kernel(nb.boolean(nb.uint8), inline="always")
+@_kernel(nb.boolean(nb.uint8), inline="always", cache=True)
 def is_letter(byte: Any) -> Any:
     """Whether an ASCII letter."""
     return 97 <= (byte | 32) <= 122  # noqa: PLR2004 (a to z)
 
 
-@_kernel(nb.boolean(nb.uint8), inline="always")
+@_kernel(nb.boolean(nb.uint8), inline="always", cache=True)
 def is_space(byte: Any) -> Any:
     """Whether ASCII white space."""
     return byte == 32 or 9 <= byte <= 13  # noqa: PLR2004
 
 
-@_kernel(nb.boolean(nb.uint8), inline="always")
+@_kernel(nb.boolean(nb.uint8), inline="always", cache=True)
 def _is_label(byte: Any) -> Any:
     """Letters, digits and _:.- as in the names of character sets."""
     return is_letter(byte) or 48 <= byte <= 58 or byte == 45 or byte == 46 or byte == 95  # noqa: PLR1714, PLR2004
@@ -209,7 +209,7 @@ INSIDE, OUTSIDE, NEUTRAL = 1, 2, 3
 _HIGH_BITS = np.uint64(0x8080808080808080)
 
 
-@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always")
+@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always", cache=True)
 def code_point(head: Any, place: int, end: int) -> int:
     """The UTF-8 character at `place` as code · 8 + bytes; negative: there is none; 0: it is cut off."""
     lead = np.int64(head[place])
@@ -240,7 +240,7 @@ def _skip_ascii(head: Any, words: Any, place: int, end: int) -> int:
     return min(place, end)
 
 
-@_kernel(_WORDS(_BYTES), inline="always")
+@_kernel(_WORDS(_BYTES), inline="always", cache=True)
 def words_of(head: Any) -> Any:
     """The bytes, eight in each number; those of the last that are less than eight are left out."""
     return head[: head.size - head.size % 8].view(np.uint64)

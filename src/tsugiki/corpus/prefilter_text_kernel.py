@@ -36,7 +36,7 @@ _TOP_SIX = np.uint64(58)
 _ONE = np.uint64(1)
 
 
-@_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), inline="always")
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), inline="always", cache=True)
 def _find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
     """The first place from `begin` on of the byte that `pattern` has eight times; the size if there is none.
 
@@ -67,7 +67,7 @@ def _after_comment(head: Any, words: Any, place: int) -> int:
     return end + 1
 
 
-@_kernel(nb.int64(_BYTES, _WORDS, nb.int64), inline="always")
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64), inline="always", cache=True)
 def _after_markup(head: Any, words: Any, place: int) -> int:
     """Where the text goes on after the tag, comment, script or style whose < is at `place`."""
     second = head[place + 1] if place + 1 < head.size else np.uint8(0)
@@ -88,7 +88,7 @@ def _after_markup(head: Any, words: Any, place: int) -> int:
     return _find_byte(head, words, place, _ALL_CLOSE) + 1
 
 
-@_kernel(nb.int64(_BYTES, nb.int64), inline="always")
+@_kernel(nb.int64(_BYTES, nb.int64), inline="always", cache=True)
 def _after_entity(head: Any, place: int) -> int:
     """Behind an entity such as &nbsp; at `place`; one byte on where there is none."""
     k = place + 1
@@ -97,7 +97,7 @@ def _after_entity(head: Any, place: int) -> int:
     return k + 1 if k < head.size and head[k] == 59 else place + 1  # noqa: PLR2004 (;)
 
 
-@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always")
+@_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always", cache=True)
 def _link_after(head: Any, place: int, linked: int) -> int:
     """Whether text after the tag whose < is at `place` is in a link, if `linked` is how it was before."""
     if place + 3 >= head.size:
@@ -109,7 +109,7 @@ def _link_after(head: Any, place: int, linked: int) -> int:
     return linked
 
 
-@_kernel(nb.uint64(nb.uint64, nb.uint8), inline="always")
+@_kernel(nb.uint64(nb.uint64, nb.uint8), inline="always", cache=True)
 def _hash_letter(value: Any, byte: Any) -> Any:
     """FNV-1a, a byte more; capitals A to Z as small letters."""
     if 65 <= byte <= 90:  # noqa: PLR2004
@@ -126,7 +126,7 @@ def hash_word(word: Any) -> Any:
     return value
 
 
-@_kernel(nb.uint64(nb.uint64, nb.uint64[::1], nb.uint64), inline="always")
+@_kernel(nb.uint64(nb.uint64, nb.uint64[::1], nb.uint64), inline="always", cache=True)
 def _marks(word: Any, words: Any, some: Any) -> Any:
     """A bit for each of `words` that `word` is. some: a bit for the top six bits of each."""
     marks = np.uint64(0)
