@@ -70,7 +70,7 @@ class FastTextClassifier:
 
 def _library(path: Path) -> Any:
     try:
-        import fasttext  # type: ignore[import-not-found, unused-ignore]
+        import fasttext  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise DependencyError(
             f"reading {path.name} needs a fastText library", hint="pip install fasttext-predict"
