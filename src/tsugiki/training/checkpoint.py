@@ -82,7 +82,6 @@ class Saving:
         counters: Mapping[str, Any],
         rank: int = 0,
     ) -> None:
-        self.step = step
         self._work, self._rank = work, rank
         self._facts = {"step": step, "run_identity": run_identity, "counters": dict(counters)}
         self._directory = work / f"checkpoint-{step:08d}"
@@ -197,7 +196,7 @@ def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.opt
     named = _named(parameters)
     with _Reader(checkpoint) as reader, torch.no_grad():
         for name, parameter in named.items():
-            stored = "model.embed_tokens.weight" if name == TIED_COPY else name
+            stored = _stored_name(name)
             reader.read(f"model.{stored}", parameter)
             state = optimizer.state[parameter]
             # The fused kernel wants the step as a float32 tensor on the parameter's device.
@@ -211,7 +210,11 @@ def restore_weights(checkpoint: Checkpoint, parameters: Parameters) -> None:
     """Copy the weights alone into parameters, in place. Raises InputError as `restore`."""
     with _Reader(checkpoint) as reader, torch.no_grad():
         for name, parameter in _named(parameters).items():
-            reader.read(f"model.{'model.embed_tokens.weight' if name == TIED_COPY else name}", parameter)
+            reader.read(f"model.{_stored_name(name)}", parameter)
+
+
+def _stored_name(name: str) -> str:
+    return "model.embed_tokens.weight" if name == TIED_COPY else name
 
 
 class _Reader:
@@ -239,12 +242,12 @@ class _Reader:
             )
         local, box = local_part(target), box_of(target)
         for file, offset, size in known["pieces"]:
-            shared = box.meet(Box(tuple(offset), tuple(size)))
-            if shared is None:
-                continue
-            piece = self._open(file).get_slice(name)
-            # A copy: what was read may lie unaligned, and vectorised kernels round by alignment.
-            local[shared.within(box)].copy_(piece[shared.within(Box(tuple(offset), tuple(size)))])
+            piece = Box(tuple(offset), tuple(size))
+            shared = box.meet(piece)
+            if shared is not None:
+                stored = self._open(file).get_slice(name)
+                # A copy: what was read may lie unaligned, and vectorised kernels round by alignment.
+                local[shared.within(box)].copy_(stored[shared.within(piece)])
 
     def _open(self, file: str) -> Any:
         if file not in self._files:

@@ -196,12 +196,12 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
     """What one of several processes works with; its part of the model is loaded or drawn."""
     from tsugiki.training.parallel.together import Together
 
+    directory = None
     if isinstance(config.model, str):
-        given = inputs.get(config.model, ())
-        directory = given[0] if given else resolve_model(config.model)
+        directory = _directory_of(config.model, inputs)
         tokenizer, shape = load_tokenizer(directory), read_config(directory)
     else:
-        directory, tokenizer = None, _trained_tokenizer(config, inputs, out)
+        tokenizer = _trained_tokenizer(config, inputs, out)
         shape = new_shape(config.model, tokenizer)
     plan = _plan(config, inputs, tokenizer, shape, _sources(config, inputs, tokenizer, out))
     engine = Together(
@@ -223,11 +223,16 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
     return _run(plan, engine)
 
 
+def _directory_of(model: str, inputs: Inputs) -> Path:
+    """The model directory that training starts from: another stage's, or one outside."""
+    given = inputs.get(model, ())
+    return given[0] if given else resolve_model(model)
+
+
 def _model(config: Config, inputs: Inputs, out: Workspace) -> tuple[TextTokenizer, Decoder]:
     """The tokenizer and the decoder that training starts from; raises InputError where they don't fit."""
     if isinstance(config.model, str):
-        given = inputs.get(config.model, ())
-        directory = given[0] if given else resolve_model(config.model)
+        directory = _directory_of(config.model, inputs)
         vocabulary_size(directory)  # raises where tokenizer, rows and config.json are at odds
         tokenizer, decoder = load_tokenizer(directory), load_decoder(directory)
     else:
@@ -379,7 +384,7 @@ def _check_reading(plan: _Plan, inputs: Inputs) -> None:
     """
     name = plan.config.model
     if isinstance(name, str):
-        directory = inputs[name][0] if inputs.get(name) else resolve_model(name)
+        directory = _directory_of(name, inputs)
         if not is_finished(directory):
             check_parity(directory, _parity_ids(plan), PARITY_TOLERANCE)
 

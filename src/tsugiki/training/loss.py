@@ -13,7 +13,7 @@ With z = x W^T, log Z = logsumexp(z), and CE = log Z - z_y:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,25 @@ class LossSums(NamedTuple):
     cross_entropy: Tensor
 
 
+class Chunk(Protocol):
+    """Takes some tokens through the head: their `LossSums` stacked (2), and the gradient of their logits.
+
+    Without `gradients` the second value may be anything of that shape.
+    """
+
+    def __call__(
+        self,
+        x_CD: Tensor,
+        w_VD: Tensor,
+        targets_C: Tensor,
+        /,
+        *,
+        z_loss: float,
+        scale: float,
+        gradients: bool,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
 def head_loss(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, z_loss: float = 0.0, scale: float = 1.0
 ) -> LossSums:
@@ -42,11 +61,24 @@ def head_loss(
     batch); `cross_entropy` is not scaled. Matrix products run in the autocast type where autocast is on,
     softmax and sums in float32.
     """
+    return chunked_loss(hidden_ND, weight_VD, targets_N, _chunk, z_loss=z_loss, scale=scale)
+
+
+def chunked_loss(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    chunk: Chunk,
+    *,
+    z_loss: float,
+    scale: float,
+) -> LossSums:
+    """The loss of `head_loss` by any way of taking one chunk of tokens through logits and their gradient."""
     device_type = hidden_ND.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
     gradients = torch.is_grad_enabled()  # inside of forward() it never is
     objective, cross_entropy = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, targets_N, z_loss, scale, dtype or weight_VD.dtype, gradients
+        hidden_ND, weight_VD, targets_N, chunk, z_loss, scale, dtype or weight_VD.dtype, gradients
     )
     return LossSums(objective, cross_entropy)
 
@@ -58,6 +90,7 @@ class _HeadLoss(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         targets_N: Tensor,
+        chunk: Chunk,
         z_loss: float,
         scale: float,
         dtype: torch.dtype,
@@ -71,7 +104,7 @@ class _HeadLoss(torch.autograd.Function):
             rows = max(1, LOGIT_ELEMENTS[weight_VD.device.type] // weight_VD.shape[0])
             for start in range(0, x_ND.shape[0], rows):
                 part = slice(start, start + rows)
-                chunk_sums, grad_logits_CV = _chunk(
+                chunk_sums, grad_logits_CV = chunk(
                     x_ND[part], w_VD, targets_N[part], z_loss=z_loss, scale=scale, gradients=gradients
                 )
                 sums += chunk_sums
@@ -90,7 +123,7 @@ class _HeadLoss(torch.autograd.Function):
         grad_x_ND, grad_w_VD = ctx.saved_tensors
         # The objective is the end of the graph, so this factor is 1 in training; it costs two small passes.
         grad_x_ND = grad_x_ND.mul_(grad_objective).to(ctx.hidden_dtype)
-        return grad_x_ND, grad_w_VD.mul_(grad_objective), None, None, None, None, None
+        return grad_x_ND, grad_w_VD.mul_(grad_objective), None, None, None, None, None, None
 
 
 def _accumulate(grad_w_VD: Tensor, grad_logits_CV: Tensor, x_CD: Tensor) -> None:

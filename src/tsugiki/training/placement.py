@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from tsugiki.models.sharding import held_part
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,8 @@ class Box:
 
 def box_of(tensor: Tensor) -> Box:
     """The part of a tensor that this process holds."""
-    if not _is_spread(tensor):
-        return Box((0,) * tensor.ndim, tuple(tensor.shape))
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    size, offset = compute_local_shape_and_global_offset(
-        tensor.shape,
-        tensor.device_mesh,  # type: ignore[attr-defined]
-        tensor.placements,  # type: ignore[attr-defined]
-    )
-    return Box(tuple(offset), tuple(size))
+    held, offset = held_part(tensor)
+    return Box(offset, tuple(held.shape))
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -71,13 +64,6 @@ def shards_of(tensor: Tensor) -> int:
         if placement.is_shard() or _is_strided(placement):
             shards *= mesh.size(dimension)
     return shards
-
-
-@torch.no_grad()
-def fill(target: Tensor, whole: Tensor) -> None:
-    """Copy a whole tensor into `target`, or into this process's part of it."""
-    box = box_of(target)
-    local_part(target).copy_(whole[box.within(Box((0,) * whole.ndim, tuple(whole.shape)))])
 
 
 def _is_spread(tensor: Tensor) -> bool:

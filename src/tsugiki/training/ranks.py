@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from typing import Any
 from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.metrics import MetricsLog
+from tsugiki.artifacts.processes import exit_with_parent
 from tsugiki.errors import StageError, TsugikiError
 from tsugiki.training.launch import PROGRESS, RESULT, STARTED_BY_LAUNCH, failure_of
 
 JOB = "ranks.json"
-_ORPHANED = 75
 
 
 class _Silent(MetricsLog):
@@ -42,7 +41,8 @@ class _Silent(MetricsLog):
 def main(arguments: list[str]) -> int:
     """Train as one of the processes of the job in a directory; the exit status is 0 if it went well."""
     work, rank = Path(arguments[0]), int(os.environ.get("RANK", "0"))
-    _exit_with_parent()
+    if STARTED_BY_LAUNCH in os.environ:  # under torchrun there is no such pipe
+        exit_with_parent()
     try:
         _train(work, rank)
     except TsugikiError as error:
@@ -102,18 +102,6 @@ def _workspace(work: Path, rank: int) -> Workspace:
         partial.replace(work / PROGRESS)  # for show only: no fsync
 
     return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, tell)
-
-
-def _exit_with_parent() -> None:
-    """Leave when the pipe from `launch` closes; under torchrun there is none."""
-    if STARTED_BY_LAUNCH not in os.environ:
-        return
-
-    def watch() -> None:
-        os.read(0, 1)
-        os._exit(_ORPHANED)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import os
 import resource
 import shutil
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -24,12 +23,12 @@ from typing import Any, TextIO
 from tsugiki.artifacts.contract import Inputs, Outcome, Workspace, open_workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
+from tsugiki.artifacts.processes import exit_with_parent
 from tsugiki.errors import TsugikiError, storage_errors
 from tsugiki.workflow.display import amount
 from tsugiki.workflow.kinds import stage_module
 from tsugiki.workflow.states import FAILURE, JOB
 
-_ORPHANED = 75
 _PROGRESS_EVERY_SECONDS = 0.1
 _CLOCK_EVERY_SECONDS = 5.0
 
@@ -37,7 +36,7 @@ _CLOCK_EVERY_SECONDS = 5.0
 def main(arguments: list[str]) -> int:
     """Run the stage whose directory is the one argument; the exit status is 0 if it finished."""
     directory = Path(arguments[0])
-    _exit_with_parent()
+    exit_with_parent()
     events = _take_standard_output(directory)
     job = read_json(directory / JOB)
     (directory / FAILURE).unlink(missing_ok=True)
@@ -148,15 +147,6 @@ def _take_standard_output(directory: Path) -> TextIO:
     os.dup2(log, 2)
     os.close(log)
     return os.fdopen(pipe, "w", encoding="utf-8")
-
-
-def _exit_with_parent() -> None:
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os._exit(_ORPHANED)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _unexpected(error: Exception, directory: Path) -> dict[str, object]:

@@ -9,15 +9,14 @@ process's share; gathering the sequence before the head adds the shares up on th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from tsugiki.dataset.packing import IGNORED
-from tsugiki.training.loss import LossSums
-from tsugiki.training.memory import LOGIT_ELEMENTS
+from tsugiki.training.loss import LossSums, chunked_loss
 
 
 @dataclass(frozen=True)
@@ -38,59 +37,19 @@ def head_loss_across(
     scale: float = 1.0,
 ) -> LossSums:
     """As `training.loss.head_loss`; weight_WD: this process's rows of the head."""
-    kind = hidden_ND.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_WD.dtype
-    gradients = torch.is_grad_enabled()
-    objective, cross_entropy = _HeadLossAcross.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_WD, targets_N, piece, z_loss, scale, dtype, gradients
-    )
-    return LossSums(objective, cross_entropy)
-
-
-class _HeadLossAcross(torch.autograd.Function):
-    @staticmethod
-    def forward(  # noqa: PLR0917 (torch passes them by position)
-        ctx: Any,
-        hidden_ND: Tensor,
-        weight_WD: Tensor,
-        targets_N: Tensor,
-        piece: Piece,
-        z_loss: float,
-        scale: float,
-        dtype: torch.dtype,
-        gradients: bool,  # noqa: FBT001
-    ) -> tuple[Tensor, Tensor]:
-        x_ND, w_WD = hidden_ND.to(dtype), weight_WD.to(dtype)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            grad_x_ND = torch.empty_like(x_ND) if gradients else None
-            grad_w_WD = torch.zeros_like(weight_WD) if gradients else None
-            sums = torch.zeros(2, dtype=torch.float32, device=x_ND.device)
-            rows = max(1, LOGIT_ELEMENTS[weight_WD.device.type] // weight_WD.shape[0])
-            for start in range(0, x_ND.shape[0], rows):
-                part = slice(start, start + rows)
-                chunk_sums, grad_CW = _chunk(
-                    x_ND[part], w_WD, targets_N[part], piece, z_loss=z_loss, scale=scale
-                )
-                sums += chunk_sums
-                if grad_x_ND is not None and grad_w_WD is not None:
-                    grad_CW = grad_CW.to(dtype)
-                    torch.mm(grad_CW, w_WD, out=grad_x_ND[part])
-                    grad_w_WD.add_(grad_CW.T @ x_ND[part])
-        ctx.save_for_backward(grad_x_ND, grad_w_WD)
-        ctx.hidden_dtype = hidden_ND.dtype
-        cross_entropy, z_term = sums[0], sums[1]
-        ctx.mark_non_differentiable(cross_entropy)
-        return (cross_entropy + z_term) * scale, cross_entropy
-
-    @staticmethod
-    def backward(ctx: Any, grad_objective: Tensor, _grad_cross_entropy: Tensor) -> tuple[Any, ...]:
-        grad_x_ND, grad_w_WD = ctx.saved_tensors
-        grad_x_ND = grad_x_ND.mul_(grad_objective).to(ctx.hidden_dtype)
-        return grad_x_ND, grad_w_WD.mul_(grad_objective), None, None, None, None, None, None
+    chunk = partial(_chunk, piece=piece)
+    return chunked_loss(hidden_ND, weight_WD, targets_N, chunk, z_loss=z_loss, scale=scale)
 
 
 def _chunk(
-    x_CD: Tensor, w_WD: Tensor, targets_C: Tensor, piece: Piece, *, z_loss: float, scale: float
+    x_CD: Tensor,
+    w_WD: Tensor,
+    targets_C: Tensor,
+    *,
+    piece: Piece,
+    z_loss: float,
+    scale: float,
+    gradients: bool,
 ) -> tuple[Tensor, Tensor]:
     """Sums of cross entropy and z-loss of one chunk (all processes alike); the gradient of its own logits."""
     logits_CW = (x_CD @ w_WD.T).float()
@@ -108,6 +67,8 @@ def _chunk(
     log_z_C1 = total_C1.log() + largest_C1
     z_C1 = z_loss * log_z_C1.square()
     sums = torch.stack([((log_z_C1 - target_C1) * counted_C1).sum(), (z_C1 * counted_C1).sum()])
+    if not gradients:
+        return sums, exponentials_CW
     weight_C1 = scale * counted_C1
     grad_CW = exponentials_CW.mul_(weight_C1 * (1 + 2 * z_loss * log_z_C1) / total_C1)
     at_target_C1 = grad_CW.gather(1, index_C1) - torch.where(mine_C1, weight_C1, 0.0)

@@ -53,11 +53,6 @@ class World:
         """Which part of each batch this process reads: 0 to parallel.data - 1."""
         return self.rank_in("replicate") * self.parallel.shards + self.rank_in("shard")
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes logs, metrics and the finished model."""
-        return dist.get_rank() == 0
-
     def sum_over_data(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all parts of the batch (data and context), in place."""
         for dimension in ("replicate", "shard", "context"):

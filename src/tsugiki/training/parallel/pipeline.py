@@ -52,9 +52,7 @@ class Pipeline:
         dtype: torch.dtype,
         schedule: ScheduleName,
     ) -> None:
-        self.trainees = trainees
         world = trainees[0].world
-        self.world = world
         degree = world.parallel.pipeline
         group = world.group("pipeline")
         numbers = stages_of(world.rank_in("pipeline"), degree, len(trainees))

@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from tsugiki.models.attention import DocumentLayout
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.sharding import named_parameters
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.loss import LossSums, head_loss
 from tsugiki.training.parallel.collectives import gather
@@ -44,11 +49,6 @@ class Trainee(nn.Module):
         """Factor of the objective: 1 / counted targets of the whole batch."""
         self.cross_entropies: list[Tensor] = []
         """Cross entropy of each micro-batch since the list was emptied, in nats (last stage)."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the loss is computed here."""
-        return self.decoder.model.norm is not None
 
     def forward(self, x: Tensor, document_ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """The objective (1), or the residual stream for the next stage.
@@ -135,15 +135,9 @@ _DEAR = {
 }
 
 
-def _nothing_kept() -> tuple[object, object]:
-    from contextlib import nullcontext
-
-    return nullcontext(), nullcontext()
-
-
 _CONTEXTS: dict[str, Callable[[], object]] = {
     "selective": partial(create_selective_checkpoint_contexts, _keep_products),
-    "full": _nothing_kept,
+    "full": noop_context_fn,
 }
 
 
@@ -152,7 +146,6 @@ def named_parts(trainees: Iterable[Trainee]) -> dict[str, nn.Parameter]:
     parts = {}
     for trainee in trainees:
         tied = trainee.decoder.config.tied_embeddings
-        for name, parameter in trainee.named_parameters():
-            plain = name.removeprefix("decoder.").replace("_checkpoint_wrapped_module.", "")
-            parts[TIED_COPY if tied and plain == "lm_head.weight" else plain] = parameter
+        for name, parameter in named_parameters(trainee.decoder).items():
+            parts[TIED_COPY if tied and name == "lm_head.weight" else name] = parameter
     return parts

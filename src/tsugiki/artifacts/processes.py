@@ -1,0 +1,19 @@
+"""What a process does that another one started and waits for."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+_ORPHANED = 75
+
+
+def exit_with_parent() -> None:
+    """Leave at once when standard input closes: whoever started this process is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(_ORPHANED)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
