@@ -20,16 +20,6 @@ from tsugiki.corpus.extract import (
     tidy,
 )
 from tsugiki.corpus.extract_blocks import MAX_TAGS
-from tsugiki.corpus.extract_quality import (
-    CLOSE,
-    OPEN,
-    ends_like_a_sentence,
-    lines_of,
-    looks_of,
-    mark_links,
-    trim,
-    width_of,
-)
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 EXTRACTORS = ["cascade", "resiliparse", "trafilatura"]
@@ -153,50 +143,12 @@ def test_tidy_makes_one_paragraph_a_line():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    page=st.text(alphabet=st.sampled_from("<>/=\"' adivptable日\n&;!-[]。" + OPEN + CLOSE), max_size=200),
+    page=st.text(alphabet=st.sampled_from("<>/=\"' adivptable日\n&;!-[]。\ue000\ue001"), max_size=200),
     extractor=st.sampled_from(EXTRACTORS),
 )
 def test_extract_of_any_markup_gives_tidy_text(page, extractor):
     extracted = extract(page, extractor)
     assert extracted.text == tidy(extracted.text)
-
-
-def test_mark_links_marks_starts_and_ends():
-    marked = mark_links(f"a{OPEN}<a href='x'>b</a><A>c</A ><abbr>d</abbr>")
-    assert marked == f"a<a href='x'>{OPEN}b{CLOSE}</a><A>{OPEN}c{CLOSE}</A ><abbr>d</abbr>"
-
-
-def test_lines_of_measures_width_links_and_ends():
-    lines = lines_of(f"ab{OPEN}cd{CLOSE}\n\n{OPEN}whole\n line.{CLOSE}\n文です。")
-    assert [line.text for line in lines] == ["abcd", "whole", "line.", "文です。"]
-    assert [line.linked for line in lines[:2]] == [0.5, 1.0]
-    assert [line.ended for line in lines] == [False, False, True, True]
-    assert lines[3].width == width_of("文です。") == 8
-    assert lines[3].linked == 0
-
-
-@pytest.mark.parametrize(
-    ("line", "ended"),
-    [("彼は言った。」", True), ("「そうだ」", True), ("(see above.)", True), ("Menu", False), ("", False)],
-)
-def test_ends_like_a_sentence_looks_behind_quotes(line, ended):
-    assert ends_like_a_sentence(line) is ended
-
-
-def test_trim_of_lines_without_a_sentence_keeps_all_but_links():
-    lines = lines_of(f"目次\n{OPEN}ホーム{CLOSE}\n備考")
-    assert [line.text for line in trim(lines)] == ["目次", "備考"]
-    assert looks_of(trim(lines), lines, lines).wrong
-    assert looks_of([], [], []).wrong
-
-
-def test_looks_of_running_text_are_fine(japanese):
-    lines = lines_of(japanese(1))
-    assert trim(lines) == lines
-    assert not looks_of(lines, lines, lines).wrong
-    more = lines + lines_of("\n".join(line.text for line in lines) * 2)
-    assert looks_of(lines, lines, more).found < 0.5
-    assert looks_of(lines, lines, more).wrong
 
 
 def test_the_benchmark_ranks_the_cascade_above_its_fast_half(monkeypatch):
