@@ -18,7 +18,7 @@ from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.errors import DataError, DriftError, InputError, StageError
 from tsugiki.models.directory import load_decoder, vocabulary_size
 from tsugiki.models.tokenizer import load_tokenizer
-from tsugiki.training import job, loop
+from tsugiki.training import loop, preparation, results
 
 MODEL_FILES = (
     "config.json",
@@ -155,7 +155,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from tsugiki.artifacts.contract import Inputs, open_workspace
-from tsugiki.training import checkpoint, engine, job
+from tsugiki.training import checkpoint, engine, preparation, results
 from tsugiki.training.stage import Config, run
 
 directory, moment, settings, inputs = Path(sys.argv[1]), sys.argv[2], *map(json.loads, sys.argv[3:5])
@@ -172,11 +172,11 @@ def die_after(module, name, calls):
     setattr(module, name, wrapped)
 
 die_after(*{
-    "tokenizer": (job, "write_tokenizer", 1),
+    "tokenizer": (preparation, "write_tokenizer", 1),
     "first step": (engine, "optimizer_step", 1),
     "step": (engine, "optimizer_step", 7),
     "checkpoint": (checkpoint, "save_file", 2),
-    "model": (job, "save_model", 1),
+    "model": (results, "save_model", 1),
     "nothing": (engine, "optimizer_step", 10**9),
 }[moment])
 given = Inputs({name: (Path(path),) for name, path in inputs.items()})
@@ -245,7 +245,7 @@ def test_training_stopped_after_its_last_step_still_knows_its_speed(tmp_path, sc
 def test_training_whose_saved_weights_are_not_the_trained_ones_fails(
     tmp_path, run_stage, scratch, monkeypatch
 ):
-    save = job.save_model
+    save = results.save_model
 
     def spoilt(decoder, tokenizer, directory):
         with torch.no_grad():
@@ -254,7 +254,7 @@ def test_training_whose_saved_weights_are_not_the_trained_ones_fails(
         with torch.no_grad():
             decoder.model.norm.weight[0] -= 1e-3
 
-    monkeypatch.setattr(job, "save_model", spoilt)
+    monkeypatch.setattr(results, "save_model", spoilt)
     with pytest.raises(StageError, match=r"model\.norm\.weight"):
         run_stage(tmp_path, {**scratch, "tokens": 512})
 
@@ -263,9 +263,9 @@ def test_training_on_an_outside_model_proves_how_it_is_read(
     tmp_path, run_stage, scratch, trained, monkeypatch
 ):
     seen = []
-    check = job.check_parity
+    check = results.check_parity
     monkeypatch.setattr(
-        job, "check_parity", lambda directory, *rest: seen.append(directory) or check(directory, *rest)
+        results, "check_parity", lambda directory, *rest: seen.append(directory) or check(directory, *rest)
     )
     run_stage(tmp_path, onwards(scratch, tokens=512), base=trained[0])  # no manifest: nobody has proved it
     assert seen == [trained[0], tmp_path]

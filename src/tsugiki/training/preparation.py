@@ -1,0 +1,211 @@
+"""What a run starts from: model, tokenizer, tokens of every source, the data's schedule, held-out sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tsugiki.artifacts.contract import Inputs, Workspace
+from tsugiki.artifacts.documents import TRAIN, iterate_documents
+from tsugiki.artifacts.files import atomic_directory
+from tsugiki.artifacts.identity import identity_of
+from tsugiki.artifacts.manifest import read_manifest
+from tsugiki.dataset.mixture import Mixture
+from tsugiki.dataset.tokenise import tokenise
+from tsugiki.dataset.tokens import TokenSource, open_tokens
+from tsugiki.errors import DataError, InputError
+from tsugiki.models.config import DecoderConfig, preset
+from tsugiki.models.decoder import Decoder, initialise
+from tsugiki.models.directory import (
+    load_decoder,
+    resolve_model,
+    vocabulary_size,
+    write_tokenizer,
+)
+from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
+from tsugiki.training.planning import layout_problems, steps_for, tokens_for
+from tsugiki.training.stage import CODE_VERSION, Config
+from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
+
+if TYPE_CHECKING:
+    from tsugiki.training.settings import FromPreset
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What does not depend on how many processes train."""
+
+    config: Config
+    tokenizer: TextTokenizer
+    mixture: Mixture
+    validation: list[ValidationSet]
+    identity: str
+
+
+def plan_of(
+    config: Config,
+    inputs: Inputs,
+    tokenizer: TextTokenizer,
+    shape: DecoderConfig,
+    sources: dict[str, TokenSource],
+) -> Plan:
+    """The data of every step, what is measured, and the name that checkpoints of this run carry."""
+    mixture = Mixture(
+        list(sources.values()),
+        config.weights,
+        steps=_steps(config, inputs, shape),
+        sequences_per_step=config.sequences_per_step,
+        sequence_length=config.sequence_length,
+        seed=config.seed,
+        max_epochs=config.max_epochs,
+        weight_unit=config.weight_unit,
+        packing=config.packing,
+    )
+    return Plan(
+        config,
+        tokenizer,
+        mixture,
+        _validation_sets(config, inputs, tokenizer),
+        _run_identity(config, tokenizer, shape, mixture),
+    )
+
+
+def directory_of(model: str, inputs: Inputs) -> Path:
+    """The model directory that training starts from: another stage's, or one outside."""
+    given = inputs.get(model, ())
+    return given[0] if given else resolve_model(model)
+
+
+def starting_model(config: Config, inputs: Inputs, out: Workspace) -> tuple[TextTokenizer, Decoder]:
+    """The tokenizer and the decoder that training starts from; raises InputError where they don't fit."""
+    if isinstance(config.model, str):
+        directory = directory_of(config.model, inputs)
+        vocabulary_size(directory)  # raises where tokenizer, rows and config.json are at odds
+        tokenizer, decoder = load_tokenizer(directory), load_decoder(directory)
+    else:
+        tokenizer = trained_tokenizer(config, inputs, out)
+        decoder = Decoder(new_shape(config.model, tokenizer))
+        initialise(decoder, config.seed)
+    if config.sequence_length > decoder.config.max_positions:
+        raise InputError(
+            f"sequence_length is {config.sequence_length}; "
+            f"the model was made for {decoder.config.max_positions}",
+            hint="shorten sequence_length",
+        )
+    return tokenizer, decoder
+
+
+def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
+    """The shape of a new model, its vocabulary being the tokenizer's."""
+    return replace(
+        preset(source.preset),
+        **source.overrides(),
+        vocabulary_size=tokenizer.size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+    )
+
+
+def check_layout(config: Config, shape: DecoderConfig, device: torch.device) -> None:
+    """Raise InputError where the degrees of parallelism don't fit the model, the batch or the machine."""
+    processes = config.parallel.product
+    if device.type == "cuda" and processes > max(1, torch.cuda.device_count()):
+        raise InputError(
+            f"parallel asks for {processes} processes; this machine has {torch.cuda.device_count()} GPUs",
+            hint="lower the degrees: there is one process a GPU",
+        )
+    wrong = [problem for problem in layout_problems(config, shape) if problem.severity != "warning"]
+    if wrong:
+        raise InputError(wrong[0].message, hint=wrong[0].hint)
+
+
+def trained_tokenizer(config: Config, inputs: Inputs, out: Workspace) -> TextTokenizer:
+    """Train the tokenizer, or take the one that an earlier attempt finished."""
+    wanted = config.tokenizer
+    if wanted is None:
+        raise InputError("a new model needs a tokenizer", hint="add `tokenizer: {train: DOCUMENTS, size: N}`")
+    directory = out.work / "tokenizer"
+    if not directory.exists():
+        out.progress(0, 1, "tokenizers", f"training a tokenizer of {wanted.size} entries")
+        tokenizer = train_byte_level_bpe(_training_texts(inputs.path(wanted.train)), wanted.size)
+        with atomic_directory(directory) as partial:
+            write_tokenizer(tokenizer, partial)
+        out.log.info("trained a tokenizer of %d entries on %s", tokenizer.size, wanted.train)
+    return load_tokenizer(directory)
+
+
+def _training_texts(documents: Path) -> Iterator[str]:
+    return (row["text"] for row in iterate_documents(documents, split=TRAIN, columns=["text"]))
+
+
+def token_sources(
+    config: Config, inputs: Inputs, tokenizer: TextTokenizer, out: Workspace
+) -> dict[str, TokenSource]:
+    """The tokens of every source, made now or by an earlier attempt."""
+    sources = {}
+    for number, name in enumerate(config.source_names):
+
+        def tell(done: int, total: int, name: str = name) -> None:
+            out.progress(done, total, "files", f"tokenising {name}")
+
+        place = out.work / f"tokens-{number}"
+        units = tokenise(inputs.path(name), tokenizer, place, on_unit=tell, log=out.log)
+        sources[name] = open_tokens(name, units, tokenizer)
+        out.log.info(
+            "%s: %d documents, %d tokens, %d bytes of text",
+            name,
+            sources[name].documents,
+            sources[name].tokens,
+            sources[name].text_bytes,
+        )
+    return sources
+
+
+def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
+    tokens = config.asked_tokens
+    if config.equal_compute is not None:
+        counts = read_manifest(inputs.path(config.equal_compute)).counts
+        flops = counts.get("training_flops")
+        if not flops:
+            raise InputError(
+                f'equal_compute: "{config.equal_compute}" has no training_flops in its manifest',
+                hint="name a train stage",
+            )
+        tokens = tokens_for(flops, shape, config.sequence_length)
+    steps = steps_for(tokens or 0, config.batch_tokens)
+    if steps < 1:
+        raise DataError(
+            f"{tokens:,} tokens are fewer than one batch of {config.batch_tokens:,}",
+            hint="lower batch_tokens or ask for more tokens",
+        )
+    return steps
+
+
+def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -> list[ValidationSet]:
+    return [
+        validation_set(
+            name,
+            sample_texts(inputs.path(name), config.validation_bytes),
+            tokenizer,
+            config.sequence_length,
+        )
+        for name in config.validation
+    ]
+
+
+def _run_identity(config: Config, tokenizer: TextTokenizer, shape: DecoderConfig, mixture: Mixture) -> str:
+    """What a checkpoint of this run belongs to."""
+    return identity_of(
+        {
+            "code_version": CODE_VERSION,
+            "config": config.identity_payload(),
+            "tokenizer": tokenizer.sha256,
+            "shape": shape.to_hf(),
+            "steps": mixture.steps,
+            "available": [share.available_tokens for share in mixture.shares],
+        }
+    )

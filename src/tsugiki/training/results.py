@@ -1,0 +1,150 @@
+"""What a run leaves: proofs before and after it, the model directory, the figures of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tsugiki.artifacts.contract import Inputs, Outcome
+from tsugiki.artifacts.manifest import is_finished, read_manifest
+from tsugiki.dataset.mixture import Mixture
+from tsugiki.errors import StageError
+from tsugiki.models.decoder import Decoder
+from tsugiki.models.directory import (
+    Parity,
+    check_parity,
+    differing_tensors,
+    read_config,
+    save_model,
+    vocabulary_size,
+)
+from tsugiki.models.tokenizer import TextTokenizer
+from tsugiki.training.loop import Counters
+from tsugiki.training.planning import tokenizer_name
+from tsugiki.training.preparation import Plan, directory_of
+from tsugiki.training.stage import Config
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference between our logits and those of transformers, both in float32."""
+
+
+PARITY_SHAPE = (2, 64)
+"""Rows and tokens of real training data that the parity is measured on."""
+
+
+FALLING_STEPS = 10
+"""From so many steps on, a model trained from scratch must end with a lower loss than its first."""
+
+
+def check_training(config: Config, mixture: Mixture, counters: Counters) -> None:
+    """Post-conditions of the loop: exact token accounting, and a loss that fell."""
+    expected = [share.tokens for share in mixture.shares]
+    if counters.tokens_of_source != expected:
+        raise StageError(
+            f"trained on {counters.tokens_of_source} tokens of the sources; the schedule says {expected}",
+            hint="this is a fault in Tsugiki; please report it with the log",
+        )
+    first = counters.first_loss
+    from_scratch = not isinstance(config.model, str)
+    if from_scratch and mixture.steps >= FALLING_STEPS and first is not None and counters.final_loss >= first:
+        raise StageError(
+            f"the loss did not fall: {first:.4f} at the first step, {counters.final_loss:.4f} at the end",
+            hint="lower learning_rate, or train on more tokens",
+        )
+
+
+def check_reading(plan: Plan, inputs: Inputs) -> None:
+    """Prove before any work that a model from outside is read as transformers reads it.
+
+    The check at the end can't: it sees what we wrote, in our understanding of it. A model of another stage
+    was proved there.
+    """
+    name = plan.config.model
+    if isinstance(name, str):
+        directory = directory_of(name, inputs)
+        if not is_finished(directory):
+            check_parity(directory, _parity_ids(plan), PARITY_TOLERANCE)
+
+
+def _parity_ids(plan: Plan) -> torch.Tensor:
+    count, length = PARITY_SHAPE
+    return torch.from_numpy(plan.mixture.batch(0).ids_BT[:count, :length].copy())
+
+
+def save(plan: Plan, decoder: Decoder, tokenizer: TextTokenizer, root: Path) -> Parity:
+    """Write the model directory and prove it: vocabulary, weights, and logits on real training data."""
+    decoder.to("cpu").eval()
+    save_model(decoder, tokenizer, root)
+    rows = vocabulary_size(root)
+    if rows != decoder.config.vocabulary_size or read_config(root).parameters != decoder.config.parameters:
+        raise StageError(
+            f"{root} holds {rows} rows where {decoder.config.vocabulary_size} were trained",
+            hint="this is a fault in Tsugiki; please report it with the log",
+        )
+    different = differing_tensors(decoder, root)
+    if different:
+        raise StageError(
+            f"the weights in {root} are not those that were trained: {', '.join(different[:3])} differ",
+            hint="this is a fault in Tsugiki or of the disk; run the stage again, and report it if it stays",
+        )
+    return check_parity(root, _parity_ids(plan), PARITY_TOLERANCE)
+
+
+def outcome_of(
+    plan: Plan,
+    inputs: Inputs,
+    counters: Counters,
+    root: Path,
+    *,
+    parity: Parity,
+    execution: Mapping[str, Any],
+) -> Outcome:
+    """The manifest's counts and facts of the trained model in `root`."""
+    shape = read_config(root)
+    tokens = sum(counters.tokens_of_source)
+    shares = plan.mixture.shares
+    counts = {
+        "tokens": tokens,
+        "steps": plan.mixture.steps,
+        "parameters": shape.parameters,
+        "vocabulary_size": shape.vocabulary_size,
+        "training_flops": shape.training_flops_per_token(plan.config.sequence_length) * tokens,
+        "tokens_per_second": round(counters.tokens_per_second or 0.0, 1),
+        "documents": sum(share.available_documents for share in shares),
+    }
+    sources = [
+        {
+            "dataset": share.name,
+            "weight": share.weight,
+            "tokens": trained,
+            "bytes": text_bytes,
+            "epochs": share.epochs,
+            "available_tokens": share.available_tokens,
+            "padding": share.padding,
+        }
+        for share, trained, text_bytes in zip(
+            shares, counters.tokens_of_source, counters.bytes_of_source, strict=True
+        )
+    ]
+    facts: dict[str, Any] = {
+        "model_config": shape.to_hf(),
+        "tokenizer": tokenizer_name(plan.config, _facts_of_model(plan.config, inputs)),
+        "tokenizer_sha256": plan.tokenizer.sha256,
+        "sources": sources,
+        "parity": {"max_abs_difference": parity.max_abs_difference, "tolerance": parity.tolerance},
+        "first_loss": counters.first_loss,
+        "final_loss": counters.final_loss,
+        "validation": counters.validation,
+        "precision": plan.config.precision,
+        **execution,
+    }
+    return Outcome(counts, facts)
+
+
+def _facts_of_model(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """The facts of the model that training started from, where a stage made it."""
+    paths = inputs.get(config.model, ()) if isinstance(config.model, str) else ()
+    return dict(read_manifest(paths[0]).facts) if paths and is_finished(paths[0]) else {}
