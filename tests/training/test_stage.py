@@ -18,7 +18,7 @@ from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.errors import DataError, DriftError, InputError, StageError
 from tsugiki.models.directory import load_decoder, vocabulary_size
 from tsugiki.models.tokenizer import load_tokenizer
-from tsugiki.training import loop, preparation, results
+from tsugiki.training import loop, results
 
 MODEL_FILES = (
     "config.json",
