@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from tsugiki.models.products import is_slow
+
 _WINDOW_BLOCK = 256
 """Fewest queries of one block of windowed attention: smaller blocks save scores and pay for it in calls."""
 
@@ -160,6 +162,10 @@ def _attend_masked(
 def _sdpa(
     q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, *, causal: bool = False, mask: Tensor | None = None
 ) -> Tensor:
+    if is_slow(q_BNTH) and q_BNTH.dtype == torch.bfloat16:
+        with torch.autocast("cpu", enabled=False):
+            q_BNTH, k_BKTH, v_BKTH = q_BNTH.float(), k_BKTH.float(), v_BKTH.float()
+            return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=causal, mask=mask).bfloat16()
     groups = q_BNTH.shape[1] // k_BKTH.shape[1]
     return F.scaled_dot_product_attention(
         q_BNTH, k_BKTH, v_BKTH, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1

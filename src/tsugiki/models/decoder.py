@@ -23,6 +23,7 @@ from tsugiki.models.config import DecoderConfig
 from tsugiki.models.layers import Embedding, Linear, RMSNorm
 from tsugiki.models.moe import Routing, SparseFeedForward
 from tsugiki.models.names import stored_pieces
+from tsugiki.models.products import linear
 from tsugiki.models.rotary import rotary, rotate
 from tsugiki.models.sharding import copy_whole, named_parameters
 
@@ -216,7 +217,7 @@ class Decoder(nn.Module):
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Logits (..., V) of `hidden`'s output (..., D)."""
-        return F.linear(x_BTD, self.head_weight_VD)
+        return linear(x_BTD, self.head_weight_VD)
 
     def forward(
         self,

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from tsugiki.models.products import linear
+
 
 class Linear(nn.Linear):
     """A matrix, without bias unless asked for."""
@@ -23,6 +25,10 @@ class Linear(nn.Linear):
         """Fill with NaN."""
         for parameter in self.parameters():
             nn.init.constant_(parameter, math.nan)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (..., I) to outputs (..., O)."""
+        return linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tsugiki.dataset.packing import IGNORED
+from tsugiki.models.products import is_slow
 from tsugiki.training.memory import LOGIT_ELEMENTS
 
 
@@ -97,6 +98,9 @@ class _HeadLoss(torch.autograd.Function):
         gradients: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor]:
         x_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+        if is_slow(x_ND):  # the same rounded operands; logits and gradients are not rounded again
+            dtype = torch.float32
+            x_ND, w_VD = x_ND.to(dtype), w_VD.to(dtype)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             grad_x_ND = torch.empty_like(x_ND) if gradients else None
             grad_w_VD = torch.zeros_like(weight_VD) if gradients else None
