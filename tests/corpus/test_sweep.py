@@ -249,6 +249,13 @@ def test_setting_that_makes_no_sense_is_refused_with_a_hint(corpus, asked, hint)
     assert hint in caught.value.hint
 
 
+def test_swallows_name_of_a_share_means_ours(corpus):
+    assert parse_setting("hiragana_fraction=0.15,0.2", corpus) == parse_setting(
+        "hiragana_share=0.15,0.2", corpus
+    )
+    assert parse_setting("hiragana_fraction<0.3", corpus) == parse_setting("hiragana_share<0.3", corpus)
+
+
 def test_settings_twice_and_grids_without_end_are_refused(corpus):
     one = parse_setting("letters=0:900:1", corpus)
     with pytest.raises(InputError, match="set twice"):

@@ -55,7 +55,7 @@ def parse_setting(text: str, corpus: Corpus) -> Setting | str:
     match = _SETTING.fullmatch(text)
     if match is None:
         raise InputError(f'"{text}" is not a threshold', hint="write hiragana_share=0.15,0.2 or letters>5000")
-    name, sign, values = match["name"], match["sign"], match["values"]
+    name, sign, values = _our_name(match["name"], corpus), match["sign"], match["values"]
     if sign is None:
         return _feature(name, corpus)
     if sign == "=":
@@ -65,6 +65,13 @@ def parse_setting(text: str, corpus: Corpus) -> Setting | str:
     same_side = tuple(c for c in corpus.cuts if c.feature == feature and c.sign[0] == sign[0])
     title = same_side[0].name if same_side else f"{feature}{sign}"
     return Setting(title, same_side, _cuts(Cut(title, feature, sign, math.nan), values, text))
+
+
+def _our_name(name: str, corpus: Corpus) -> str:
+    """Swallow's code calls a share a fraction (`hiragana_fraction`); so may a user who comes from there."""
+    share = name.replace("_fraction", "_share")
+    known = {*corpus.features, *(cut.name for cut in corpus.cuts)}
+    return share if name not in known and share in known else name
 
 
 def _rule(name: str, corpus: Corpus) -> Cut:
