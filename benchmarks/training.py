@@ -1,226 +1,331 @@
-"""Our training step against transformers' Llama: the same shape, batch, optimizer and precision.
+"""A whole training run of ours against transformers: same model, rows, optimizer, precision, threads.
 
-    python benchmarks/training.py [--threads 1] [--steps 12] [--precisions float32 bfloat16]
+    python benchmarks/training.py [--threads 1] [--steps 10] [--rounds 5] [--precisions float32 bfloat16]
 
-Peers: a bare loop over `LlamaForCausalLM` (forward with labels, backward, clip, fused AdamW), and the Hugging
-Face Trainer where accelerate is installed (`pip install accelerate`). Our step does what a run does: it takes
-packed windows from token units, masks documents, measures bits per byte, and clips. Loops take turns step
-by step, so that whatever else the machine does hits all of them; medians are compared.
+The text is the Japanese part of the sample crawl, through our corpus stage. Ours is the real loop of
+`tsugiki train` with everything on: packed windows from token units, document masking, z-loss, spike detector,
+per-layer norms, bytes counted, a metrics row a step. The peers:
 
-    fixed blocks    every row is one long document: both sides compute the same thing
-    documents       packed documents of varying length, with masks for us. The peer sees the same packed rows
-                    without masks, as users of fixed blocks have it: it computes more attention, and attends
-                    across documents
+    bare loop       LlamaForCausalLM, labels in, backward, clip, fused AdamW; batches are ready beforehand
+    HF Trainer      the same with its data loader and logging (needs accelerate: `pip install accelerate`)
+
+    fixed blocks    every row is one block of text without masks on all sides: the same computation
+    documents       ours: packed documents with masks. The Trainer as its users run it, on the same text:
+                    `grouped`, joined into blocks without masks (tokens attend across documents), or `padded`,
+                    one document a row, cut at a sequence's length, filled up to the longest of a batch
+
+Sides take turns, round by round, so that whatever else the machine does hits all of them. A step's time is
+that from its start to the start of the next; figures are medians over all rounds. Tokens are useful ones:
+padding counts for nobody.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import random
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from tsugiki.artifacts.documents import documents_schema, write_documents
-from tsugiki.dataset.mixture import Mixture
-from tsugiki.dataset.tokenise import tokenise
-from tsugiki.dataset.tokens import TokenSource, open_tokens
-from tsugiki.models.config import DecoderConfig, preset
+from tsugiki.artifacts.contract import Inputs, open_workspace
+from tsugiki.artifacts.documents import TRAIN, iterate_documents
+from tsugiki.corpus import stage as corpus_stage
+from tsugiki.dataset.mixture import Batch
+from tsugiki.dataset.tokens import TokenSource
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
 from tsugiki.training.compute import Compute, deterministic
-from tsugiki.training.engine import optimizer_step
+from tsugiki.training.engine import Alone, StepResult
+from tsugiki.training.loop import Run, run_steps
 from tsugiki.training.optimizer import adamw
-from tsugiki.training.validation import bits_per_byte, target_bytes
+from tsugiki.training.preparation import Plan, new_shape, plan_of, token_sources
+from tsugiki.training.stage import Config
 
-LONG_DOCUMENT_WORDS = 10_000
-ADAMW = {"learning_rate": 3e-4, "betas": (0.9, 0.95), "epsilon": 1e-8, "weight_decay": 0.1}
+WARM_UP_STEPS = 2
+CORPUS = "japanese"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all sides share."""
+
+    options: argparse.Namespace
+    tokenizer: TextTokenizer
+    corpus: Path
+    sources: dict[str, TokenSource]
+    device: torch.device
+    folder: Path
+
+    @property
+    def steps(self) -> int:
+        """Steps of one turn, those to warm up included."""
+        return int(self.options.steps) + WARM_UP_STEPS
+
+    def config(self, precision: str, *, masking: bool) -> Config:
+        """Our train stage's configuration."""
+        options = self.options
+        return Config.model_validate(
+            {
+                "model": {"preset": "llama-nano", **SHAPE, "max_positions": options.sequence},
+                "tokenizer": {"train": CORPUS, "size": options.vocabulary},
+                "data": {CORPUS: 1.0},
+                "tokens": self.steps * options.rows * options.sequence,
+                "batch_tokens": options.rows * options.sequence,
+                "sequence_length": options.sequence,
+                "micro_batch_tokens": options.rows * options.sequence,
+                "precision": precision,
+                "document_masking": masking,
+                "learning_rate": 3e-4,
+                "z_loss": 1e-4,
+                "max_epochs": 1000,
+            }
+        )
+
+    def plan(self, precision: str, *, masking: bool) -> Plan:
+        """The data of every step."""
+        config = self.config(precision, masking=masking)
+        shape = new_shape(config.model, self.tokenizer)  # type: ignore[arg-type]  # a preset
+        return plan_of(config, Inputs({}), self.tokenizer, shape, self.sources)
+
+
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "layers": 6,
+    "heads": 8,
+    "kv_heads": 8,
+    "head_dim": 32,
+    "tied_embeddings": True,
+}
+
+Turn = Callable[[], tuple[list[float], float]]
+"""Seconds of each measured step, and useful tokens of a step."""
 
 
 def main() -> None:
-    """Print one row of tokens per second and ratios for each precision and kind of data."""
+    """Print a row of useful tokens a second and ratios for each precision and kind of data."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--steps", type=int, default=12, help="measured steps of each loop, after two to warm up"
+        "--steps", type=int, default=10, help="measured steps of a turn, after two to warm up"
     )
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--sequence", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--kinds", nargs="+", default=["fixed blocks", "documents"])
     options = parser.parse_args()
-    shape = replace(
-        preset("llama-nano"),
-        vocabulary_size=options.vocabulary,
-        hidden_size=256,
-        intermediate_size=688,
-        layers=6,
-        heads=8,
-        kv_heads=8,
-        head_dim=32,
-        tied_embeddings=True,
-        max_positions=options.sequence,
-    )
+    warnings.filterwarnings("ignore", category=UserWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokens = f"{options.rows} x {options.sequence} tokens a step"
-    print(f"{shape.parameters / 1e6:.2f} M parameters, {tokens}, {device}")
-    with tempfile.TemporaryDirectory() as folder, deterministic(options.threads, device) as threads:
+    with tempfile.TemporaryDirectory() as name, deterministic(options.threads, device) as threads:
         torch.use_deterministic_algorithms(mode=False)  # the peers do without
-        print(f"{threads} threads, torch {torch.__version__}; tokens/s are medians of {options.steps} steps")
-        for kind, words in (("fixed blocks", 60_000), ("documents", 120)):
-            source, tokenizer = make_source(Path(folder) / kind, words)
+        bench = prepare(options, Path(name), device)
+        shape = new_shape(bench.config("float32", masking=True).model, bench.tokenizer)  # type: ignore[arg-type]
+        print(
+            f"{shape.parameters / 1e6:.2f} M parameters, {options.rows} x {options.sequence} tokens a step, "
+            f"{device}, {threads} threads, torch {torch.__version__}; medians of {options.rounds} rounds of "
+            f"{options.steps} steps"
+        )
+        for kind in options.kinds:
             for precision in options.precisions:
-                compare(
-                    kind,
-                    precision,
-                    shape,
-                    source=source,
-                    tokenizer=tokenizer,
-                    device=device,
-                    options=options,
-                )
+                print(f"{kind:13} {precision:9} {compare(bench, kind, precision)}", flush=True)
 
 
-def make_source(directory: Path, longest_words: int) -> tuple[TokenSource, TextTokenizer]:
-    """Token units of random documents, up to `longest_words` words each."""
-    draw = random.Random(0)
-    words = [f"word{number}" for number in range(2000)]
-    is_long = longest_words >= LONG_DOCUMENT_WORDS
-    lengths = [longest_words] * 4 if is_long else [draw.randint(10, longest_words) for _ in range(3000)]
-    schema = documents_schema({})
-    rows = [
-        dict.fromkeys(schema.names)
-        | {"id": str(number), "text": " ".join(draw.choices(words, k=length)), "split": "train"}
-        for number, length in enumerate(lengths)
-    ]
-    write_documents(directory / "documents" / "part-00000.parquet", pa.Table.from_pylist(rows, schema=schema))
-    tokenizer = train_byte_level_bpe((row["text"] for row in rows[:200]), 1000)
-    return open_tokens("benchmark", tokenise(directory, tokenizer, directory / "units"), tokenizer), tokenizer
+def prepare(options: argparse.Namespace, folder: Path, device: torch.device) -> Bench:
+    """The corpus, a tokenizer trained on it, and its tokens."""
+    crawl = tuple(sorted((Path(__file__).parent.parent / "examples" / "crawl").glob("*.warc.gz")))
+    corpus = folder / CORPUS
+    settings = corpus_stage.Config.model_validate({"source": "crawl", "language": "ja", "workers": 1})
+    corpus_stage.run(settings, Inputs({"crawl": crawl}), open_workspace(corpus))
+    tokenizer = train_byte_level_bpe(texts(corpus), options.vocabulary)
+    bench = Bench(options, tokenizer, corpus, {}, device, folder)
+    config = bench.config("float32", masking=True)
+    sources = token_sources(config, Inputs({CORPUS: (corpus,)}), tokenizer, open_workspace(folder / "tokens"))
+    bench.sources.update(sources)
+    return bench
 
 
-def compare(
-    kind: str,
-    precision: str,
-    shape: DecoderConfig,
-    *,
-    source: TokenSource,
-    tokenizer: TextTokenizer,
-    device: torch.device,
-    options: argparse.Namespace,
-) -> None:
-    """Time the loops in turns on the same batches."""
-    mixture = Mixture(
-        [source],
-        {source.name: 1.0},
-        steps=options.steps + 2,
-        sequences_per_step=options.rows,
-        sequence_length=options.sequence,
-        seed=0,
-        max_epochs=1000,
-    )
-    bfloat16 = precision == "bfloat16"
-    loops = {
-        "tsugiki": our_loop(shape, mixture, tokenizer, device, bfloat16=bfloat16),
-        "bare transformers": bare_loop(shape, mixture, device, bfloat16=bfloat16),
-    }
-    seconds = {name: [next(loop) for _ in range(1)] for name, loop in loops.items()}
-    for _ in range(options.steps + 1):
-        for name, loop in loops.items():
-            seconds[name].append(next(loop))
-    tokens = options.rows * options.sequence
-    speeds = {name: tokens / statistics.median(times[2:]) for name, times in seconds.items()}
+def texts(corpus: Path) -> Iterator[str]:
+    """All documents that are trained on."""
+    return (row["text"] for row in iterate_documents(corpus, split=TRAIN, columns=["text"]))
+
+
+def compare(bench: Bench, kind: str, precision: str) -> str:
+    """Let the sides take turns; their useful tokens a second, and how many times that we make."""
+    masking = kind == "documents"
+    turns: dict[str, Turn] = {"tsugiki": lambda: our_turn(bench, precision, masking=masking)}
+    blocks = rows_of(bench, precision)
+    turns["bare loop"] = lambda: bare_turn(bench, precision, blocks)
     if importlib.util.find_spec("accelerate") is not None:
-        speeds["HF Trainer"] = tokens / trainer_seconds(shape, mixture, bfloat16=bfloat16)
+        grouped = [row for rows in blocks for row in rows]
+        turns["Trainer grouped"] = lambda: trainer_turn(bench, precision, grouped)
+        if masking:
+            documents = whole_documents(bench)
+            turns["Trainer padded"] = lambda: trainer_turn(bench, precision, documents)
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(bench.options.rounds):
+        for name, turn in turns.items():
+            seconds, tokens = turn()
+            found[name] += [tokens / second for second in seconds]
+    speeds = {name: statistics.median(values) for name, values in found.items()}
     ours = speeds["tsugiki"]
-    figures = ", ".join(f"{name} {speed:,.0f} ({ours / speed:.2f} x)" for name, speed in speeds.items())
-    print(f"{kind:13} {precision:9} {figures}")
+    return ", ".join(f"{name} {speed:,.0f} ({ours / speed:.2f} x)" for name, speed in speeds.items())
 
 
-def our_loop(
-    shape: DecoderConfig, mixture: Mixture, tokenizer: TextTokenizer, device: torch.device, *, bfloat16: bool
-) -> Iterator[float]:
-    """Seconds of each of our steps, feeding and measuring included."""
-    decoder = Decoder(shape)
+def between(moments: Sequence[float]) -> list[float]:
+    """Seconds of the steps that began at `moments`, without those to warm up."""
+    return [float(second) for second in np.diff(moments)[WARM_UP_STEPS:]]
+
+
+class Clocked(Alone):
+    """The engine of one process, noting when each step begins."""
+
+    moments: list[float]
+
+    def train(self, batch: Batch, clip: float, *rest: Any, **more: Any) -> StepResult:
+        """As the engine does."""
+        self.moments.append(time.perf_counter())
+        return super().train(batch, clip, *rest, **more)
+
+
+def our_turn(bench: Bench, precision: str, *, masking: bool) -> tuple[list[float], float]:
+    """The loop of `tsugiki train`, from its first to its last step."""
+    plan = bench.plan(precision, masking=masking)
+    decoder = Decoder(new_shape(plan.config.model, bench.tokenizer))  # type: ignore[arg-type]  # a preset
     initialise(decoder, 0)
-    decoder.to(device).train()
-    optimizer = adamw(decoder.named_parameters(), **ADAMW, decay_embeddings=False)
-    compute = Compute(device, bfloat16=bfloat16)
-    for step in range(mixture.steps):
-        begun = time.perf_counter()
-        batch = mixture.batch(step)
-        result = optimizer_step(decoder, optimizer, batch, compute=compute, rows_at_once=len(batch), clip=1.0)
-        bits_per_byte(result.nats, target_bytes(batch.targets_BT, tokenizer.piece_bytes))
-        yield time.perf_counter() - begun
+    decoder.to(bench.device).train()
+    config = plan.config
+    optimizer = adamw(
+        decoder.named_parameters(),
+        learning_rate=config.learning_rate,
+        betas=config.betas,
+        epsilon=config.epsilon,
+        weight_decay=config.weight_decay,
+        decay_embeddings=config.decay_embeddings,
+    )
+    compute = Compute(
+        bench.device, bfloat16=precision == "bfloat16", document_masking=masking, z_loss=config.z_loss
+    )
+    engine = Clocked(decoder, optimizer, compute, bench.options.rows)
+    engine.moments = []
+    out = bench.folder / "ours"
+    shutil.rmtree(out, ignore_errors=True)
+    run = Run(
+        config=config,
+        engine=engine,
+        mixture=plan.mixture,
+        validation=[],
+        piece_bytes=bench.tokenizer.piece_bytes,
+        identity=plan.identity,
+    )
+    run_steps(run, open_workspace(out))
+    return between([*engine.moments, time.perf_counter()]), float(config.batch_tokens)
 
 
-def bare_loop(
-    shape: DecoderConfig, mixture: Mixture, device: torch.device, *, bfloat16: bool
-) -> Iterator[float]:
-    """Seconds of each step of a plain loop over LlamaForCausalLM; batches are ready beforehand."""
-    model = hf_model(shape).to(device).train()
+def rows_of(bench: Bench, precision: str) -> list[np.ndarray]:
+    """The token ids of our steps, for the peers."""
+    mixture = bench.plan(precision, masking=False).mixture
+    return [mixture.batch(step).ids_BT for step in range(bench.steps)]
+
+
+def bare_turn(bench: Bench, precision: str, blocks: list[np.ndarray]) -> tuple[list[float], float]:
+    """A plain loop."""
+    model = hf_model(bench).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
-    for step in range(mixture.steps):
-        ids_BT = torch.from_numpy(mixture.batch(step).ids_BT).to(device)
-        begun = time.perf_counter()
+    batches = [torch.from_numpy(ids_BT).to(bench.device) for ids_BT in blocks]
+    moments = []
+    for ids_BT in batches:
+        moments.append(time.perf_counter())
         optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             loss = model(input_ids=ids_BT, labels=ids_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         loss.item()
-        yield time.perf_counter() - begun
+    return between([*moments, time.perf_counter()]), float(blocks[0].size)
 
 
-def hf_model(shape: DecoderConfig) -> torch.nn.Module:
+def hf_model(bench: Bench) -> torch.nn.Module:
     """The peer's model of the same shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(LlamaConfig(**shape.to_hf()))
+    shape = new_shape(bench.config("float32", masking=True).model, bench.tokenizer)  # type: ignore[arg-type]
+    return LlamaForCausalLM(LlamaConfig(**shape.to_hf())).to(bench.device)
 
 
-def trainer_seconds(shape: DecoderConfig, mixture: Mixture, *, bfloat16: bool) -> float:
-    """Median seconds of the Trainer's steps on the same rows."""
+def whole_documents(bench: Bench) -> list[np.ndarray]:
+    """Documents in their order, each cut at the length of a sequence, as many as the steps take."""
+    wanted, found = bench.steps * bench.options.rows, []
+    for text in texts(bench.corpus):
+        ids = bench.tokenizer.encode_batch([text])[0][: bench.options.sequence]
+        found.append(np.asarray(ids, dtype=np.int64))
+        if len(found) == wanted:
+            break
+    return found
+
+
+def trainer_turn(bench: Bench, precision: str, rows: list[np.ndarray]) -> tuple[list[float], float]:
+    """The Hugging Face Trainer on rows of any length, padded to the longest of each batch."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    rows = [
-        {"input_ids": row, "labels": row}
-        for step in range(mixture.steps)
-        for row in mixture.batch(step).ids_BT
-    ]
     moments: list[float] = []
 
     class Clock(TrainerCallback):
-        def on_step_end(self, *_arguments: object, **_keywords: object) -> None:
+        def on_step_begin(self, *_arguments: object, **_keywords: object) -> None:
             moments.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder,
-            per_device_train_batch_size=mixture.sequences_per_step,
-            max_steps=mixture.steps,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=bfloat16,
-            optim="adamw_torch_fused",
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-        )
-        make: Callable[..., Trainer] = Trainer
-        make(model=hf_model(shape), args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
-    return float(np.median(np.diff(moments)[2:]))
+        def on_train_end(self, *_arguments: object, **_keywords: object) -> None:
+            moments.append(time.perf_counter())
+
+    arguments = TrainingArguments(
+        str(bench.folder / "trainer"),
+        per_device_train_batch_size=bench.options.rows,
+        max_steps=bench.steps,
+        use_cpu=bench.device.type == "cpu",
+        bf16=precision == "bfloat16",
+        optim="adamw_torch_fused",
+        logging_steps=10,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    make: Callable[..., Trainer] = Trainer
+    given = [{"input_ids": torch.from_numpy(row.astype(np.int64))} for row in rows]
+    make(
+        model=hf_model(bench), args=arguments, train_dataset=given, data_collator=padded, callbacks=[Clock()]
+    ).train()
+    useful = sum(len(row) for row in rows) / len(rows) * bench.options.rows
+    return between(moments), useful
+
+
+def padded(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Rows of one batch: ids, mask, and labels that leave the padding out."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+    mask_BT = torch.zeros_like(ids_BT)
+    for number, row in enumerate(rows):
+        ids_BT[number, : len(row["input_ids"])] = row["input_ids"]
+        mask_BT[number, : len(row["input_ids"])] = 1
+    return {
+        "input_ids": ids_BT,
+        "attention_mask": mask_BT,
+        "labels": torch.where(mask_BT.bool(), ids_BT, -100),
+    }
 
 
 if __name__ == "__main__":
