@@ -50,7 +50,8 @@ class _RoundedProduct(torch.autograd.Function):
         rounded_x, rounded_w = x.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(rounded_x, rounded_w)
         ctx.dtypes = (x.dtype, weight.dtype)
-        return (rounded_x.float() @ rounded_w.float().T).bfloat16()
+        with torch.autocast("cpu", enabled=False):  # it would take bfloat16 again
+            return (rounded_x.float() @ rounded_w.float().T).bfloat16()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
