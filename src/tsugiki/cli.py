@@ -1,11 +1,12 @@
 """The verbs. Nothing heavy is imported at the top: `tsugiki --help` answers in under 0.3 s.
 
-The only module that reads environment variables (TSUGIKI_RUNS).
+The only module that reads Tsugiki's own environment variable, TSUGIKI_RUNS.
 """
 
 from __future__ import annotations
 
 import json as json_module
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -241,10 +242,6 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
 
 
 _STAGES = {
-    "train": (
-        "Train a model on documents: from scratch, or on from a base model.",
-        "tsugiki train out/adapted --model out/extended --data '{out/japanese: 1.0}' --tokens 10M",
-    ),
     "evaluate": (
         "Score models on held-out documents, with intervals and paired tests.",
         "tsugiki evaluate out/scores --models base --models out/adapted --heldout out/japanese",
@@ -277,12 +274,21 @@ shows before that what a tokenizer makes of documents, and what how many new pie
 
 Example: `tsugiki vocabulary out/extended --model base --corpus out/japanese --add 8k`"""
 app.command("tsugiki.commands.vocabulary:app", name="vocabulary", help=_VOCABULARY, sort_key=10)
+_TRAIN = f"""Train a model on documents: from scratch, or on from a base model.
+
+`tsugiki train OUT --model ... --data ... --tokens ...` trains, in one process or in many (`--parallel`). The
+commands below list the checkpoints of a run and make a Hugging Face model of any of them, at any time.
+
+{_ALONE}
+
+Example: `tsugiki train out/adapted --model out/extended --data '{{out/japanese: 1.0}}' --tokens 10M`"""
+app.command("tsugiki.commands.train:app", name="train", help=_TRAIN, sort_key=11)
 for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
     app.command(
         f"tsugiki.stage_commands:{_verb}",
         name=_verb,
         help=f"{_short}\n\n{_ALONE}\n\nExample: `{_example}`",
-        sort_key=11 + _number,
+        sort_key=12 + _number,
     )
 
 
@@ -333,13 +339,30 @@ def _print_json(value: Any) -> None:
     print(json_module.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def _run_app() -> None:
+    """Run the command; where Slurm or torchrun started many processes of it, all but the first follow."""
+    if not {"run", "train"} & set(sys.argv[1:2]) or "WORLD_SIZE" not in os.environ:
+        app()
+        return
+    from tsugiki.training.outside import follow, leading, place_of
+
+    place = place_of()
+    if place is None:
+        app()
+    elif place.rank > 0:
+        sys.exit(follow(place))
+    else:
+        with leading(place):
+            app()
+
+
 def main() -> None:
     """The entry point of the `tsugiki` program: errors become one message and an exit status.
 
     1 something failed, 2 the recipe or a path is wrong, 3 drift, 130 interrupted.
     """
     try:
-        app()
+        _run_app()
     except TsugikiError as error:
         if "--json" in sys.argv:
             _print_json({"error": error.as_dict()})

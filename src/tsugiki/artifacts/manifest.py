@@ -22,6 +22,10 @@ SCHEMA_VERSION = 1
 # Not content: they hold times and hosts, or are partial state, so two equal runs differ in them.
 _NOT_CONTENT = frozenset({MANIFEST, "metrics.jsonl", "log.txt", "job.json", "failure.json"})
 
+# Partial state, and training checkpoints that are kept: they hold their own SHA-256s, may be deleted at any
+# time, and which ones there are says nothing of the result.
+_NOT_CONTENT_DIRECTORIES = ("work/", "checkpoints/")
+
 
 class FileEntry(BaseModel):
     """One file of an artifact: size in bytes and SHA-256."""
@@ -60,7 +64,7 @@ def content_files(directory: Path) -> dict[str, FileEntry]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
         for name in [path.relative_to(directory).as_posix()]
-        if name not in _NOT_CONTENT and not name.startswith("work/")
+        if name not in _NOT_CONTENT and not name.startswith(_NOT_CONTENT_DIRECTORIES)
     }
 
 

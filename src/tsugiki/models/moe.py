@@ -7,7 +7,7 @@ through, R = S · K rows that the experts compute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tsugiki.models.config import MixtureOfExperts
 from tsugiki.models.layers import Linear
+from tsugiki.models.sharding import computing_part
 
 _GROUPED_BYTES = 16
 """F.grouped_mm wants every row of its operands to be a multiple of this ("strides should be multiple of 16
@@ -51,7 +52,7 @@ class Router(Linear):
     def forward(self, x_SD: Tensor) -> Routing:  # type: ignore[override]
         """The experts of each token."""
         with torch.autocast(x_SD.device.type, enabled=False):
-            logits_SE = F.linear(x_SD.float(), self.weight.float())
+            logits_SE = F.linear(x_SD.float(), computing_part(self.weight).float())
             weights_SK, experts_SK = logits_SE.softmax(dim=-1).topk(self.chosen, dim=-1)
             if self.normalise:
                 weights_SK = weights_SK / weights_SK.sum(dim=-1, keepdim=True)
@@ -79,30 +80,34 @@ class Experts(nn.Module):
         Rows are in order of their experts; expert e has the rows from ends_E[e - 1] to ends_E[e] (int32). The
         experts are those that this module holds, and may be a part of all.
         """
-        gate_RF = grouped_linear(x_RD, self.gate_proj, ends_E)
-        up_RF = grouped_linear(x_RD, self.up_proj, ends_E)
-        return grouped_linear(F.silu(gate_RF) * up_RF, self.down_proj, ends_E)
+        gate_RF = grouped_linear(x_RD, computing_part(self.gate_proj), ends_E)
+        up_RF = grouped_linear(x_RD, computing_part(self.up_proj), ends_E)
+        return grouped_linear(F.silu(gate_RF) * up_RF, computing_part(self.down_proj), ends_E)
 
 
 class SparseFeedForward(nn.Module):
     """A feed-forward block of experts; named `mlp` as the dense one is.
 
-    Expert parallelism puts a module with the forward pass of `Experts` in its place, which sends the rows to
-    where their experts are and the results back.
+    `compute` is `through_experts`; `training.parallel.expert` replaces it where a block's tokens or its
+    experts lie on several devices.
     """
 
     def __init__(self, width: int, moe: MixtureOfExperts) -> None:
         super().__init__()
         self.gate = Router(width, moe)
         self.experts = Experts(width, moe)
+        self.compute = through_experts
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing]:
         """The contribution to the residual stream, (B, T, D), and how its tokens were routed."""
-        x_SD = x_BTD.flatten(0, 1)
-        routing = self.gate(x_SD)
-        rows_RD, order_R, ends_E = sort_by_expert(x_SD, routing)
-        y_SD = weigh(self.experts(rows_RD, ends_E), order_R, routing.weights_SK)
-        return y_SD.view(x_BTD.shape), routing
+        routing: Routing = self.gate(x_BTD.flatten(0, 1))
+        return self.compute(self.experts, x_BTD, routing), routing
+
+
+def through_experts(experts: Callable[[Tensor, Tensor], Tensor], x_BTD: Tensor, routing: Routing) -> Tensor:
+    """Every token through its experts, weighed and added up, (B, T, D); experts: as `Experts.forward`."""
+    rows_RD, order_R, ends_E = sort_by_expert(x_BTD.flatten(0, 1), routing)
+    return weigh(experts(rows_RD, ends_E), order_R, routing.weights_SK).view(x_BTD.shape)
 
 
 def sort_by_expert(x_SD: Tensor, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:

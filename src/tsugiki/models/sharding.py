@@ -36,6 +36,21 @@ def held_part(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return parameter, (0,) * parameter.dim()
 
 
+def computing_part(parameter: Tensor) -> Tensor:
+    """What this process computes with: its part of a parameter that is cut, or its copy; of a plain one all.
+
+    Processes that hold copies use them for different tokens, or for different parts of the sum that leads to
+    the loss, so the gradients of copies are added up.
+    """
+    if not hasattr(parameter, "placements"):
+        return parameter
+    from torch.distributed.tensor import DTensor, Partial
+
+    assert isinstance(parameter, DTensor)  # noqa: S101 (for the type checker)
+    kinds = [placement if placement.is_shard() else Partial() for placement in parameter.placements]
+    return parameter.to_local(grad_placements=kinds)
+
+
 @torch.no_grad()
 def copy_whole(parameter: Tensor, whole: Tensor, expert: int | None = None) -> None:
     """Copy from a whole tensor what this process holds of a parameter; cast to its type.

@@ -3,6 +3,7 @@
     checkpoint-00000100/part-00000.safetensors   a process's parts of weights ("model.*") and AdamW's moments
                                                  ("first.*", "second.*")
     checkpoint-00000100/state.json               step, counters, where each tensor's pieces lie, and SHA-256s
+    checkpoint-00000100/config.json, ...         the model's shape and tokenizer, so that it can be exported
 
 Every process writes what it holds, each number once; a reader takes the pieces that it needs, so a run may
 go on in another layout. Writing goes on beside the training, from a copy. Position in the data, learning rate
@@ -12,14 +13,9 @@ nothing is unpickled, which torch's distributed checkpoints would need.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,15 +32,24 @@ from tsugiki.artifacts.files import (
     sha256_of,
     write_json,
 )
-from tsugiki.errors import DriftError, InputError, storage_errors
+from tsugiki.errors import InputError, storage_errors
+from tsugiki.training.checkpoint_files import (
+    STATE,
+    Checkpoint,
+    Retention,
+    add_model_files,
+    checkpoint_directory,
+    clear_unfinished,
+    newest_checkpoint,
+    sealed,
+)
 from tsugiki.training.placement import Box, box_of, is_first_copy, local_part
 
-STATE = "state.json"
-KEPT_CHECKPOINTS = 2
+__all__ = ["STATE", "Checkpoint", "Saving", "clear_unfinished", "newest_checkpoint", "restore"]
+
 TIED_COPY = "model.embed_tokens.copy"
 """Name of a last pipeline stage's copy of a tied embedding: it is not stored, and read from the embedding."""
 
-_NAME = re.compile(r"checkpoint-(\d{8})")
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 
 Parameters = nn.Module | Mapping[str, nn.Parameter]
@@ -53,19 +58,6 @@ Parameters = nn.Module | Mapping[str, nn.Parameter]
 def part_name(rank: int) -> str:
     """The file that process `rank` writes."""
     return f"part-{rank:05d}.safetensors"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint: the number of finished steps, the run's counters, and where its tensors lie.
-
-    tensors: for each, its shape and its pieces as (file, offset, size).
-    """
-
-    step: int
-    counters: Mapping[str, Any]
-    directory: Path
-    tensors: Mapping[str, Any]
 
 
 class Saving:
@@ -81,10 +73,17 @@ class Saving:
         run_identity: str,
         counters: Mapping[str, Any],
         rank: int = 0,
+        layout: str = "",
+        retention: Retention | None = None,
     ) -> None:
-        self._work, self._rank = work, rank
-        self._facts = {"step": step, "run_identity": run_identity, "counters": dict(counters)}
-        self._directory = work / f"checkpoint-{step:08d}"
+        self._work, self._rank, self._retention = work, rank, retention or Retention()
+        self._facts = {
+            "step": step,
+            "run_identity": run_identity,
+            "counters": dict(counters),
+            "layout": layout,
+        }
+        self._directory = checkpoint_directory(work, step)
         self._partial = self._directory.with_name(self._directory.name + PARTIAL)
         self._error: BaseException | None = None
         tensors, boxes = _copies(_named(parameters), optimizer)
@@ -104,19 +103,20 @@ class Saving:
             raise self._error
 
     def commit(self) -> Path:
-        """Make the checkpoint whole, when all processes have written; then delete all but the newest two.
+        """Make the checkpoint whole, when all processes have written; then delete what need not be kept.
 
         One process does this, for all.
         """
         with storage_errors(self._directory):
-            write_json(self._partial / STATE, _sealed({**self._facts, **_merged(self._partial)}))
+            parts = _merged(self._partial)
+            parts["files"] |= add_model_files(self._work, self._partial)
+            write_json(self._partial / STATE, sealed({**self._facts, **parts}))
             if self._directory.exists():
                 shutil.rmtree(self._directory)
             fsync_directory(self._partial)
             self._partial.rename(self._directory)
             fsync_directory(self._work)
-        for old in _directories(self._work)[KEPT_CHECKPOINTS:]:
-            shutil.rmtree(old)
+        self._retention.apply(self._work)
         return self._directory
 
     def _write(self, tensors: dict[str, Tensor], boxes: dict[str, Any]) -> None:
@@ -150,51 +150,13 @@ def save_checkpoint(
     return saving.commit()
 
 
-def clear_unfinished(work: Path) -> None:
-    """Delete what processes that were killed have left; before any of this run's write."""
-    for path in work.glob(f"checkpoint-*{PARTIAL}"):
-        shutil.rmtree(path)
-
-
-def newest_checkpoint(
-    work: Path,
-    run_identity: str,
-    log: logging.Logger,
-    *,
-    rank: int = 0,
-    ranks: int = 1,
-    agree: Callable[[bool], bool] = bool,
-) -> Checkpoint | None:
-    """The newest checkpoint whose bytes are those that were written, or None.
-
-    rank, ranks: each of several processes reads a share of the bytes; agree: whether all of them found theirs
-    whole. A broken one is passed over with a warning in the log. Raises DriftError where a whole one belongs
-    to another run.
-    """
-    for directory in _directories(work):
-        state: dict[str, Any] | None = None
-        try:
-            state = _verified_state(directory, rank, ranks)
-        except InputError as error:
-            log.warning("passed over a broken checkpoint: %s", error.message)
-        if not agree(state is not None) or state is None:
-            continue
-        if state["run_identity"] != run_identity:
-            raise DriftError(
-                f"{directory} belongs to another run ({state['run_identity']}, not {run_identity})",
-                hint=f"delete {work} to start anew, or go back to the configuration that it was made with",
-            )
-        return Checkpoint(state["step"], state["counters"], directory, state["tensors"])
-    return None
-
-
 def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
     """Copy weights and moments into parameters and `optimizer`, in place, whatever the layout.
 
     Raises InputError where a tensor is missing or has another shape.
     """
     named = _named(parameters)
-    with _Reader(checkpoint) as reader, torch.no_grad():
+    with Reader(checkpoint) as reader, torch.no_grad():
         for name, parameter in named.items():
             stored = _stored_name(name)
             reader.read(f"model.{stored}", parameter)
@@ -208,7 +170,7 @@ def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.opt
 
 def restore_weights(checkpoint: Checkpoint, parameters: Parameters) -> None:
     """Copy the weights alone into parameters, in place. Raises InputError as `restore`."""
-    with _Reader(checkpoint) as reader, torch.no_grad():
+    with Reader(checkpoint) as reader, torch.no_grad():
         for name, parameter in _named(parameters).items():
             reader.read(f"model.{_stored_name(name)}", parameter)
 
@@ -217,7 +179,7 @@ def _stored_name(name: str) -> str:
     return "model.embed_tokens.weight" if name == TIED_COPY else name
 
 
-class _Reader:
+class Reader:
     """Reads boxes of tensors out of the pieces of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -303,34 +265,3 @@ def _merged(partial: Path) -> dict[str, Any]:
     for path in sorted(partial.glob("part-*.json")):
         path.unlink()
     return {"files": files, "tensors": tensors}
-
-
-def _directories(work: Path) -> list[Path]:
-    """Checkpoints below `work`, newest first; unfinished ones (`.partial`) don't match."""
-    return sorted((path for path in work.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True)
-
-
-def _sealed(state: dict[str, Any]) -> dict[str, Any]:
-    return {**state, "state_sha256": _digest(state)}
-
-
-def _verified_state(directory: Path, rank: int, ranks: int) -> dict[str, Any]:
-    state = read_json(directory / STATE)
-    if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
-        raise InputError(f"{directory / STATE} is not what was written", hint="delete the checkpoint")
-    for name, expected in sorted(state["files"].items())[rank::ranks]:
-        file = directory / name
-        try:
-            found = sha256_of(file)
-        except OSError as error:
-            raise InputError(f"{file} can't be read: {error}", hint="delete the checkpoint") from error
-        if found != expected:
-            raise InputError(
-                f"{file} has SHA-256 {found[:12]}…, not {expected[:12]}…", hint="delete the checkpoint"
-            )
-    return state
-
-
-def _digest(state: object) -> str:
-    text = json.dumps(state, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()

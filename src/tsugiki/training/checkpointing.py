@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsugiki.training.checkpoint import Checkpoint, Saving, clear_unfinished, newest_checkpoint, restore
+from tsugiki.training.checkpoint_files import Retention
 from tsugiki.training.engine import Engine
 
 if TYPE_CHECKING:
     from tsugiki.training.loop import Counters
+    from tsugiki.training.stage import Config
+
+
+def retention_of(config: Config) -> Retention:
+    """Which checkpoints a run keeps."""
+    return Retention(config.keep_checkpoints, config.keep_every_steps)
 
 
 def resume(engine: Engine, work: Path, run_identity: str, log: logging.Logger) -> Checkpoint | None:
@@ -30,9 +37,21 @@ def resume(engine: Engine, work: Path, run_identity: str, log: logging.Logger) -
 class Checkpoints:
     """Checkpoints that are written beside the training, one at a time. Every process makes the same calls."""
 
-    def __init__(self, engine: Engine, work: Path, run_identity: str) -> None:
+    def __init__(self, engine: Engine, work: Path, run_identity: str, config: Config) -> None:
         self._engine, self._work, self._identity = engine, work, run_identity
+        self._config, self._retention = config, retention_of(config)
         self._saving: Saving | None = None
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether a checkpoint is made after `step` of `steps` steps.
+
+        After the last one only where it is kept, or where the model is read from it (several processes).
+        """
+        if self._retention.is_for_good(step):
+            return True
+        if step == steps:
+            return self._engine.ranks > 1
+        return step % self._config.checkpoint_every_steps == 0
 
     def begin(self, counters: Counters, step: int) -> None:
         """Copy the state and start writing it; waits for the one before."""
@@ -45,6 +64,8 @@ class Checkpoints:
             run_identity=self._identity,
             counters=asdict(counters),
             rank=self._engine.rank,
+            layout=self._config.parallel.text,
+            retention=self._retention,
         )
 
     def poll(self) -> None:
@@ -61,3 +82,8 @@ class Checkpoints:
         self._engine.in_all(flag=True)  # all parts are on the disk
         if self._engine.rank == 0:
             saving.commit()
+
+    def close(self) -> None:
+        """As `finish`, and nobody leaves before the first process is done: Slurm ends all when one ends."""
+        self.finish()
+        self._engine.in_all(flag=True)

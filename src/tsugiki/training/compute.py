@@ -14,35 +14,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsugiki.dataset.mixture import Batch
+from tsugiki.dataset.packing import IGNORED
 from tsugiki.errors import InputError
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.moe import Routing
 from tsugiki.training.loss import LossSums, head_loss
+from tsugiki.training.routers import Routers
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Device, type of matrix products (weights stay in float32), document masking, weight of the z-loss."""
+    """Device, type of matrix products (weights stay in float32), document masking, weight of the z-loss.
+
+    routers: of a mixture of experts.
+    """
 
     device: torch.device
     bfloat16: bool = False
     document_masking: bool = True
     z_loss: float = 0.0
+    routers: Routers | None = None
 
     def loss(self, decoder: Decoder, rows: Batch, scale: float = 1.0) -> LossSums:
         """Forward pass and loss of some rows; `scale` multiplies the objective (see `head_loss`)."""
         masked = self.document_masking and rows.several_documents
+        targets_BT = self._tensor(rows.targets_BT)
+        routings: list[Routing] = []
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             hidden_BTD = decoder.hidden(
                 self._tensor(rows.ids_BT),
                 document_ids_BT=self._tensor(rows.document_ids_BT) if masked else None,
+                routings=routings,
             )
-            return head_loss(
+            sums = head_loss(
                 hidden_BTD.flatten(0, 1),
                 decoder.head_weight_VD,
-                self._tensor(rows.targets_BT).flatten(),
+                targets_BT.flatten(),
                 z_loss=self.z_loss,
                 scale=scale,
             )
+        if self.routers is None or not routings or not torch.is_grad_enabled():
+            return sums
+        counted_BT = targets_BT != IGNORED
+        objective = self.routers.objective(routings, counted_BT, counted_BT.sum(dim=1))
+        return sums._replace(objective=sums.objective + objective * scale)
 
     def _tensor(self, array: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

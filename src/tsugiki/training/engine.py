@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from tsugiki.dataset.mixture import Batch
+from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.compute import Compute
+from tsugiki.training.counts import Counts
 from tsugiki.training.validation import ValidationSet, measure
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step: cross entropy in nats summed over `counted` targets; the gradient's norm before clipping."""
+    """One step: cross entropy in nats summed over `counted` targets; the gradient's norm before clipping.
+
+    figures: more of the step, by the names of the metrics.
+    """
 
     nats: float
     counted: int
     gradient_norm: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -46,8 +51,17 @@ class Engine(Protocol):
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """What this process holds of the model, by the names in the decoder."""
 
-    def train(self, batch: Batch, clip: float) -> StepResult:
-        """One optimizer step on a whole batch; weights stay as they were where a figure is not finite."""
+    def load(self, mixture: Mixture, step: int) -> Batch:
+        """The rows of a step that this process trains on."""
+
+    def add_up(self, counts: Counts) -> Counts:
+        """The counts of the whole batch, from those of the rows of every process."""
+
+    def train(self, batch: Batch, clip: float, counted: int) -> StepResult:
+        """One optimizer step; weights stay as they were where a figure is not finite.
+
+        batch: what `load` gave. counted: targets that count in the rows of all processes.
+        """
 
     def measure(self, held_out: ValidationSet) -> float:
         """Bits per byte of a validation set."""
@@ -73,7 +87,15 @@ class Alone:
         self.rows_at_once = rows_at_once
         self.parameters = dict(decoder.named_parameters())
 
-    def train(self, batch: Batch, clip: float) -> StepResult:
+    def load(self, mixture: Mixture, step: int) -> Batch:
+        """All rows."""
+        return mixture.batch(step)
+
+    def add_up(self, counts: Counts) -> Counts:
+        """The counts themselves."""
+        return counts
+
+    def train(self, batch: Batch, clip: float, _counted: int) -> StepResult:
         """See `Engine.train`."""
         return optimizer_step(
             self.decoder,
@@ -117,7 +139,9 @@ def optimizer_step(
         torch.autograd.backward(sums.objective)
         nats += sums.cross_entropy
     norm = clip_gradients(decoder, clip)
-    result = StepResult(float(nats), counted, float(norm))
+    routers = compute.routers
+    figures = {} if routers is None else routers.figures(routers.take(), counted)
+    result = StepResult(float(nats), counted, float(norm), figures)
     if result.is_finite:
         optimizer.step()
     return result

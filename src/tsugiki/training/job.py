@@ -19,14 +19,18 @@ from tsugiki.models.directory import (
 )
 from tsugiki.models.tokenizer import load_tokenizer
 from tsugiki.training.checkpoint import newest_checkpoint, restore_weights
+from tsugiki.training.checkpointing import retention_of
 from tsugiki.training.compute import Compute, choose_device, deterministic, peak_memory_bytes
 from tsugiki.training.engine import Alone, Engine
+from tsugiki.training.export import write_model_files
 from tsugiki.training.launch import PROGRESS, RESULT, run_ranks
 from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.optimizer import adamw
+from tsugiki.training.outside import check_processes, place_of, train_as_first
 from tsugiki.training.planning import micro_batch_rows
 from tsugiki.training.preparation import (
     Plan,
+    balance_weight,
     check_layout,
     directory_of,
     new_shape,
@@ -37,6 +41,7 @@ from tsugiki.training.preparation import (
 )
 from tsugiki.training.ranks import JOB
 from tsugiki.training.results import check_reading, check_training, outcome_of, save
+from tsugiki.training.routers import routers_of
 from tsugiki.training.stage import Config
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
 def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     """Run the stage; see `tsugiki.training.stage.run`."""
+    check_processes(config.parallel.product)
     device = choose_device(config.device)
     with deterministic(config.threads, device) as threads:
         tokenizer, decoder = starting_model(config, inputs, out)
@@ -52,6 +58,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         sources = token_sources(config, inputs, tokenizer, out)
         plan = plan_of(config, inputs, tokenizer, decoder.config, sources)
         check_reading(plan, inputs)
+        write_model_files(decoder.config, tokenizer, out.work)
         out.log.info(
             "%d steps of %d tokens on %s, %s, %d threads",
             *(plan.mixture.steps, config.batch_tokens, device, config.parallel.text, threads),
@@ -67,6 +74,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         )
         check_training(config, plan.mixture, counters)
         parity = save(plan, decoder, tokenizer, out.root)
+        retention_of(config).close(out.work)
     return outcome_of(
         plan,
         inputs,
@@ -85,6 +93,7 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device) -> Run:
         bfloat16=config.precision == "bfloat16",
         document_masking=config.document_masking,
         z_loss=config.z_loss,
+        routers=routers_of(decoder, balance=balance_weight(config, decoder.config), z=config.router_z_loss),
     )
     optimizer = _optimizer(config, decoder.named_parameters())
     return _run(plan, Alone(decoder, optimizer, compute, micro_batch_rows(config)))
@@ -126,7 +135,11 @@ def _train_together(plan: Plan, inputs: Inputs, out: Workspace, decoder: Decoder
         with contextlib.suppress(OSError, ValueError):
             out.progress(*json.loads((out.work / PROGRESS).read_text()))
 
-    run_ranks(out.work, parallel.product, plan.config.threads, show)
+    place = place_of()
+    if place is None:
+        run_ranks(out.work, parallel.product, plan.config.threads, show)
+    else:
+        train_as_first(place, out.work)
     found = newest_checkpoint(out.work, plan.identity, out.log)
     if found is None or found.step != plan.mixture.steps:
         raise StageError(
@@ -157,6 +170,8 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
         precision=config.precision,
         document_masking=config.document_masking,
         z_loss=config.z_loss,
+        balance_loss=balance_weight(config, shape),
+        router_z_loss=config.router_z_loss,
         recompute=config.recompute,
     )
     for part in engine.decoders:

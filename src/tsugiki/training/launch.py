@@ -1,31 +1,40 @@
 """The processes of a parallel run on this machine: started together, and ended together.
 
-A rank that dies takes the others with it: they would wait for it until a timeout. One error is raised, the
-first one's own. Across machines, torchrun or Slurm start `python -m tsugiki.training.ranks` themselves
-(`tsugiki train --sbatch` prints how).
+A rank that dies takes the others with it: they would wait for it until a timeout. One that is stopped, or
+hangs so that not even a thread of its own runs, is found by its silence. One error is raised, the first one's
+own. Across machines, Slurm or torchrun start all processes themselves: see `outside.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsugiki.artifacts.files import read_json
 from tsugiki.errors import BY_NAME, StageError
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
 """What the others get to notice that a connection broke and to say so, before they are killed."""
 
+BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 40.0
+"""A rank that gives no sign of life for so long is taken for stopped: less than a minute, and more than a
+loaded machine lets a thread wait."""
+
 STARTED_BY_LAUNCH = "TSUGIKI_LAUNCHED"
-"""Set for ranks that have a pipe to this process, and leave when it closes."""
+"""Set for ranks that have a pipe to this process and leave when it closes, and that meet in its store."""
 
 RESULT = "result.json"
 PROGRESS = "progress.json"
@@ -36,20 +45,59 @@ def failure_of(work: Path, rank: int) -> Path:
     return work / f"rank-{rank:05d}.error.json"
 
 
+def beat_of(work: Path, rank: int) -> Path:
+    """The file whose time a rank renews every second while it lives."""
+    return work / f"rank-{rank:05d}.alive"
+
+
+class _Pulse:
+    """Which ranks have stopped to give signs of life. Only this process's own clock is used."""
+
+    def __init__(self, work: Path, ranks: int) -> None:
+        self._files = [beat_of(work, rank) for rank in range(ranks)]
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        self._seen = [0] * ranks
+        self._changed = [math.inf] * ranks
+        """When the last sign of each came; infinite before the first, while a rank still starts."""
+        self._looked = time.monotonic()
+
+    def silent(self) -> list[int]:
+        """The ranks that have been silent for too long."""
+        now = time.monotonic()
+        if now - self._looked > SILENCE_SECONDS / 4:  # it was this process that stood still, and all may have
+            self._changed = [changed if changed == math.inf else now for changed in self._changed]
+        self._looked = now
+        for rank, file in enumerate(self._files):
+            try:
+                sign = file.stat().st_mtime_ns
+            except OSError:
+                continue
+            if sign != self._seen[rank]:
+                self._seen[rank], self._changed[rank] = sign, now
+        return [rank for rank, changed in enumerate(self._changed) if now - changed > SILENCE_SECONDS]
+
+
 def run_ranks(work: Path, ranks: int, threads: int | None, on_poll: Callable[[], None]) -> None:
     """Run `ranks` processes on the job in `work` until all have ended well.
 
     SIGTERM is passed on to them, so that they keep a checkpoint. Raises the error of the first rank that
-    failed, StageError where one died without a word, SystemExit(143) where they were asked to end.
+    failed, StageError where one died without a word or gives no sign of life any more, SystemExit(143) where
+    they were asked to end.
     """
     for rank in range(ranks):
         failure_of(work, rank).unlink(missing_ok=True)
-    processes = _start(work, ranks, threads)
+    store = _meeting_place()
+    pulse = _Pulse(work, ranks)
+    processes = _start(work, ranks, threads, store.port)
     try:
         with _passed_on(processes):
             while any(process.poll() is None for process in processes):
                 if any(process.poll() not in {None, 0} for process in processes):
                     break
+                silent = pulse.silent()
+                if silent:
+                    raise _stopped(work, silent, ranks)
                 on_poll()
                 time.sleep(POLL_SECONDS)
         codes = _end(processes)
@@ -64,14 +112,25 @@ def run_ranks(work: Path, ranks: int, threads: int | None, on_poll: Callable[[],
     _raise_first(work, codes)
 
 
-def _start(work: Path, ranks: int, threads: int | None) -> list[subprocess.Popen[bytes]]:
+def _meeting_place() -> TCPStore:
+    """Where the processes find each other: a store that this process serves, at a port of its own.
+
+    A port that is only looked up here, for the first process to open seconds later, may be taken by then: by
+    any connection on the machine.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def _start(work: Path, ranks: int, threads: int | None, port: int) -> list[subprocess.Popen[bytes]]:
     shared = {
         **os.environ,
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
         STARTED_BY_LAUNCH: "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // ranks)),
     }
     command = [sys.executable, "-m", "tsugiki.training.ranks", str(work)]
@@ -85,12 +144,6 @@ def _start(work: Path, ranks: int, threads: int | None) -> list[subprocess.Popen
                 )
             )
     return processes
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -122,6 +175,16 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
                 process.kill()
         time.sleep(POLL_SECONDS)
     return [process.wait() for process in processes]
+
+
+def _stopped(work: Path, silent: Sequence[int], ranks: int) -> StageError:
+    names = ", ".join(map(str, silent))
+    return StageError(
+        f"training process {names} of {ranks} gave no sign of life for {SILENCE_SECONDS:.0f} seconds; "
+        "all were ended",
+        hint=f"it was stopped, or its machine hangs or swaps; see {work / f'rank-{silent[0]:05d}.txt'}. The "
+        "same command goes on from the last checkpoint",
+    )
 
 
 def _raise_first(work: Path, codes: Sequence[int]) -> None:

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsugiki.artifacts.contract import Workspace
-from tsugiki.dataset.mixture import Batch, Mixture
+from tsugiki.dataset.mixture import Mixture
 from tsugiki.errors import StageError
 from tsugiki.training.checkpointing import Checkpoints, resume
+from tsugiki.training.counts import Counts, count
 from tsugiki.training.engine import Engine, StepResult
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
 from tsugiki.training.stage import Config
-from tsugiki.training.validation import ValidationSet, bits_per_byte, target_bytes
+from tsugiki.training.validation import ValidationSet, bits_per_byte
 
 RECENT_STEPS = 10
 """The final loss is the mean over so many last steps: single batches are noisy."""
@@ -78,30 +79,30 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     """
     step, counters = _resume(run, out)
     speeds: list[float] = []
-    checkpoints = Checkpoints(run.engine, out.work, run.identity)
+    checkpoints = Checkpoints(run.engine, out.work, run.identity, run.config)
     with _termination() as terminated:
         if step == 0:
             _validate(run, counters, 0, out)
         while step < run.mixture.steps:
             begun = time.perf_counter()  # feeding is part of a step
             rate = _set_learning_rate(run, step)
-            batch = run.mixture.batch(step)
-            result = run.engine.train(batch, run.config.clip)
+            batch = run.engine.load(run.mixture, step)
+            counts = run.engine.add_up(count(batch, run.piece_bytes, len(run.mixture.shares)))
+            result = run.engine.train(batch, run.config.clip, int(counts.targets.sum()))
             step += 1
-            speeds.append(batch.ids_BT.size / (time.perf_counter() - begun))
+            speeds.append(counts.tokens.sum() / (time.perf_counter() - begun))
             measured = {"learning_rate": rate, "tokens_per_second": speeds[-1]}
-            _record(run, counters, batch, result, step=step, out=out, **measured)
+            _record(run, counters, counts, result, step=step, out=out, **measured)
             if step in run.validation_steps:
                 _validate(run, counters, step, out)
-            due = step % run.config.checkpoint_every_steps == 0 and step < run.mixture.steps
-            due = due or (step == run.mixture.steps and run.engine.ranks > 1)  # the model is read from it
+            due = checkpoints.is_due(step, run.mixture.steps)
             leaving = run.engine.in_any(terminated.is_set())
             if due or leaving:
                 counters.tokens_per_second = median(speeds)
                 checkpoints.begin(counters, step)
             checkpoints.poll()
             if leaving:
-                checkpoints.finish()
+                checkpoints.close()
                 raise SystemExit(_TERMINATED)
         checkpoints.finish()
     if speeds:
@@ -136,7 +137,7 @@ def _set_learning_rate(run: Run, step: int) -> float:
 def _record(
     run: Run,
     counters: Counters,
-    batch: Batch,
+    counts: Counts,
     result: StepResult,
     *,
     step: int,
@@ -144,19 +145,17 @@ def _record(
     **measured: float,
 ) -> None:
     """Count the batch, write the step's metrics row, and stop where a figure is not finite."""
-    byte_total = 0
-    for row, source in enumerate(batch.source_B.tolist()):
-        row_bytes = target_bytes(batch.targets_BT[row], run.piece_bytes)
-        counters.tokens_of_source[source] += batch.ids_BT.shape[1]
-        counters.bytes_of_source[source] += row_bytes
-        byte_total += row_bytes
+    counters.tokens_of_source = (counters.tokens_of_source + counts.tokens).tolist()
+    counters.bytes_of_source = (counters.bytes_of_source + counts.text_bytes).tolist()
     figures = {
         "loss": result.loss,
-        "bits_per_byte": bits_per_byte(result.nats, byte_total),
+        "bits_per_byte": bits_per_byte(result.nats, int(counts.text_bytes.sum())),
         "gradient_norm": result.gradient_norm,
     }
     finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    out.metrics.append(step=step, **finite, tokens=sum(counters.tokens_of_source), **measured)
+    out.metrics.append(
+        step=step, **finite, tokens=sum(counters.tokens_of_source), **measured, **result.figures
+    )
     if None in finite.values():
         raise StageError(
             f"step {step}: {', '.join(f'{name} {value}' for name, value in figures.items())}",

@@ -18,6 +18,7 @@ from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
 from tsugiki.training.memory import checkpoint_bytes, training_bytes
+from tsugiki.training.outside import place_of
 
 if TYPE_CHECKING:
     from tsugiki.training.stage import Config
@@ -141,23 +142,25 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
     """Every way in which the degrees of parallelism don't divide the model or the batch."""
     parallel = config.parallel
     rows = config.sequences_per_step
-    if parallel.product > PROCESSES_OF_A_MACHINE:
+    if parallel.product > PROCESSES_OF_A_MACHINE and place_of() is None:
         yield Problem(
             f"parallel asks for {parallel.product} processes; one machine starts {PROCESSES_OF_A_MACHINE} "
             "at most",
-            "plan it here; training across machines is not started by Tsugiki yet",
+            "`tsugiki train RECIPE --stage NAME --sbatch` prints a Slurm script that starts them on several",
             "parallel",
             "here",
         )
     shares = [
         ("tensor", parallel.tensor, "query heads", shape.heads),
-        ("tensor", parallel.tensor, "the width of the feed-forward layers", shape.intermediate_size),
+        *(("tensor", parallel.tensor, *width) for width in _feed_forward_widths(shape)),
         ("tensor", parallel.tensor, "entries of the vocabulary", shape.vocabulary_size),
         ("pipeline", parallel.pipeline, "layers", shape.layers),
         ("data", parallel.data, "sequences of a batch", rows),
     ]
     if parallel.context > 1:  # each rank takes one early and one late piece, so that causal work is even
         shares.append(("context", 2 * parallel.context, "tokens of a sequence", config.sequence_length))
+    if parallel.expert > 1:
+        shares.append(("expert", parallel.expert, "experts", shape.moe.experts if shape.moe else 1))
     part = config.sequence_length // (2 * parallel.context)
     shares.append(("tensor", parallel.tensor, "tokens of a process's part of a sequence", part))
     for name, degree, what, size in shares:
@@ -170,22 +173,17 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
     if shape.kv_heads % parallel.tensor and parallel.tensor % shape.kv_heads:
         yield Problem(
             f"parallel.tensor: {parallel.tensor} and {shape.kv_heads} key-value heads divide neither way",
-            "choose a degree that divides them, or a multiple of them (they are copied then)",
+            "choose a degree that divides them, or a multiple of them (they are copied then): "
+            + ", ".join(str(n) for n in _divisors(shape.heads, 64) if n % shape.kv_heads == 0),
             "parallel.tensor",
         )
-    elif shape.kv_heads % parallel.tensor:
+    elif shape.kv_heads * shape.head_dim % parallel.tensor:
+        copies = parallel.tensor // shape.kv_heads
         yield Problem(
-            f"parallel.tensor: {parallel.tensor} is more than the {shape.kv_heads} key-value heads",
-            "plan it here; to train, choose a degree that divides them (copied heads are not there yet)",
+            f"parallel.tensor: {copies} processes share each key-value head, and do not divide its dimension "
+            f"({shape.head_dim})",
+            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in _divisors(shape.head_dim, 64))}",
             "parallel.tensor",
-            "here",
-        )
-    if shape.moe is not None and parallel.product > 1:
-        yield Problem(
-            f"a mixture of {shape.moe.experts} experts is trained in one process so far",
-            "plan it here; to train, leave parallel out",
-            "parallel",
-            "here",
         )
     micro_batches = rows // parallel.data // micro_batch_rows(config)
     if parallel.pipeline > 1 and micro_batches < parallel.pipeline:
@@ -195,6 +193,14 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             "parallel.pipeline",
             "warning",
         )
+
+
+def _feed_forward_widths(shape: DecoderConfig) -> Iterator[tuple[str, int]]:
+    """What tensor parallelism cuts: the width of dense layers, and of experts, as far as there are any."""
+    if not all(shape.is_sparse(layer) for layer in range(shape.layers)):
+        yield "the width of the feed-forward layers", shape.intermediate_size
+    if shape.moe is not None:
+        yield "the width of the experts", shape.moe.intermediate_size
 
 
 def _divisors(size: int, largest: int) -> list[int]:
@@ -315,9 +321,16 @@ def _cores() -> int:
 
 
 def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> float:
-    """The peak: two checkpoints and one being written, the token units, and the model itself."""
+    """The peak: the kept checkpoints and one being written, the token units, and the model itself."""
     # As dataset.tokenise.token_dtype has it.
     item_bytes = 2 if shape.vocabulary_size <= 2**16 else 4
     sizes = (_text_size(inputs, name) for name in config.source_names)
     text_bytes = sum(size[1] for size in sizes if size is not None)
-    return 3 * checkpoint_bytes(shape) + 4.0 * shape.parameters + text_bytes / BYTES_PER_TOKEN * item_bytes
+    checkpoints = config.keep_checkpoints + 1
+    if config.keep_every_steps is not None and config.asked_tokens is not None:
+        checkpoints += steps_for(config.asked_tokens, config.batch_tokens) // config.keep_every_steps
+    return (
+        checkpoints * checkpoint_bytes(shape)
+        + 4.0 * shape.parameters
+        + text_bytes / BYTES_PER_TOKEN * item_bytes
+    )

@@ -27,6 +27,7 @@ from tsugiki.models.directory import (
     write_tokenizer,
 )
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
+from tsugiki.training.outside import place_of
 from tsugiki.training.planning import layout_problems, steps_for, tokens_for
 from tsugiki.training.stage import CODE_VERSION, Config
 from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
@@ -110,13 +111,21 @@ def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
     )
 
 
+def balance_weight(config: Config, shape: DecoderConfig) -> float:
+    """The weight of the load-balancing loss: the recipe's, or that which the model was published with."""
+    if config.balance_loss is not None or shape.moe is None:
+        return config.balance_loss or 0.0
+    return shape.moe.balance_coefficient
+
+
 def check_layout(config: Config, shape: DecoderConfig, device: torch.device) -> None:
     """Raise InputError where the degrees of parallelism don't fit the model, the batch or the machine."""
     processes = config.parallel.product
-    if device.type == "cuda" and processes > max(1, torch.cuda.device_count()):
+    alone = place_of() is None
+    if alone and device.type == "cuda" and processes > max(1, torch.cuda.device_count()):
         raise InputError(
             f"parallel asks for {processes} processes; this machine has {torch.cuda.device_count()} GPUs",
-            hint="lower the degrees: there is one process a GPU",
+            hint="lower the degrees: there is one process a GPU; or train on several machines: --sbatch",
         )
     wrong = [problem for problem in layout_problems(config, shape) if problem.severity != "warning"]
     if wrong:

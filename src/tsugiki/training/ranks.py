@@ -1,4 +1,6 @@
-"""One process of a parallel run: `python -m tsugiki.training.ranks WORK`, started by `launch` or by torchrun.
+"""One process of a parallel run: `python -m tsugiki.training.ranks WORK`, started by `launch`.
+
+Processes that were started from outside (`outside.py`) call `train_rank` or `main` themselves.
 
 The first process writes metrics and progress; what one process does alone (tokenising, the tokenizer) was
 done before.
@@ -11,7 +13,10 @@ import json
 import logging
 import os
 import sys
+import threading
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,14 @@ from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.metrics import MetricsLog
 from tsugiki.artifacts.processes import exit_with_parent
 from tsugiki.errors import StageError, TsugikiError
-from tsugiki.training.launch import PROGRESS, RESULT, STARTED_BY_LAUNCH, failure_of
+from tsugiki.training.launch import (
+    BEAT_SECONDS,
+    PROGRESS,
+    RESULT,
+    STARTED_BY_LAUNCH,
+    beat_of,
+    failure_of,
+)
 
 JOB = "ranks.json"
 
@@ -41,10 +53,11 @@ class _Silent(MetricsLog):
 def main(arguments: list[str]) -> int:
     """Train as one of the processes of the job in a directory; the exit status is 0 if it went well."""
     work, rank = Path(arguments[0]), int(os.environ.get("RANK", "0"))
-    if STARTED_BY_LAUNCH in os.environ:  # under torchrun there is no such pipe
+    if STARTED_BY_LAUNCH in os.environ:  # from outside there are neither a pipe nor one who listens
         exit_with_parent()
+        _give_signs_of_life(work, rank)
     try:
-        _train(work, rank)
+        train_rank(work, rank)
     except TsugikiError as error:
         write_json(failure_of(work, rank), error.as_dict())
         return 1
@@ -52,16 +65,41 @@ def main(arguments: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-        wrapped = StageError(
-            f"training process {rank} failed: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint=f"see {work / f'rank-{rank:05d}.txt'}",
-        )
-        write_json(failure_of(work, rank), wrapped.as_dict())
+        write_json(failure_of(work, rank), failure(error, work, rank).as_dict())
         return 1
     return 0
 
 
-def _train(work: Path, rank: int) -> None:
+def failure(error: Exception, work: Path, rank: int) -> StageError:
+    """What a person is told of an error that nobody foresaw."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    if "timed out" in said.lower() or "timeout" in said.lower():
+        return StageError(
+            f"training process {rank} waited for the others in vain: {said}",
+            hint="one of them hangs or is far behind: compare the ends of rank-*.txt; where waiting is right "
+            "raise timeout_minutes. The same command goes on from the last checkpoint",
+        )
+    return StageError(
+        f"training process {rank} failed: {type(error).__name__}: {said}",
+        hint=f"see {work / f'rank-{rank:05d}.txt'}",
+    )
+
+
+def _give_signs_of_life(work: Path, rank: int) -> None:
+    """Renew a file's time every second from a thread: it stops with the process, or where the GIL is held."""
+    file = beat_of(work, rank)
+
+    def beat() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                file.touch()
+            time.sleep(BEAT_SECONDS)
+
+    threading.Thread(target=beat, name="signs-of-life", daemon=True).start()
+
+
+def train_rank(work: Path, rank: int) -> None:
+    """Train as process `rank` of the job in `work`, in this process."""
     from tsugiki.training.compute import choose_device, deterministic
     from tsugiki.training.job import run_of_rank
     from tsugiki.training.loop import run_steps
@@ -74,7 +112,7 @@ def _train(work: Path, rank: int) -> None:
     out = _workspace(work, rank)
     device = choose_device(config.device)
     with deterministic(int(os.environ.get("OMP_NUM_THREADS", "1")), device):
-        world = open_world(config.parallel, device)
+        world = open_world(config.parallel, device, timedelta(minutes=config.timeout_minutes))
         try:
             run = run_of_rank(config, inputs, out, world)
             counters = run_steps(run, out)

@@ -56,6 +56,12 @@ class Parallel(BaseModel):
     tensor: int = Field(default=1, ge=1, description="Processes that share each matrix and the sequence.")
     pipeline: int = Field(default=1, ge=1, description="Processes that share the layers.")
     context: int = Field(default=1, ge=1, description="Processes that share each sequence.")
+    expert: int = Field(
+        default=1,
+        ge=1,
+        description="Over how many of the data x context processes the experts of a mixture are spread; no "
+        "further processes.",
+    )
     schedule: Literal["1f1b", "gpipe", "interleaved"] = Field(
         default="1f1b", description="Order of a pipeline's work on micro-batches."
     )
@@ -67,6 +73,13 @@ class Parallel(BaseModel):
     def _degrees_fit_together(self) -> Self:
         if self.data % self.shards:
             raise ValueError(f"shard is {self.shard}, which does not divide data ({self.data})")
+        if self.expert not in self.expert_degrees:
+            raise ValueError(
+                f"expert is {self.expert}, which does not divide the {self.data * self.context} data x "
+                f"context processes, over {self.shards * self.context} of which weights are spread; degrees "
+                "that do: "
+                f"{', '.join(map(str, self.expert_degrees))}"
+            )
         if (self.schedule == "interleaved") != (self.chunks > 1):
             raise ValueError("schedule: interleaved needs chunks of 2 or more, and the others chunks: 1")
         return self
@@ -77,6 +90,20 @@ class Parallel(BaseModel):
         return self.data if self.shard is None else self.shard
 
     @property
+    def expert_degrees(self) -> list[int]:
+        """The degrees of expert parallelism that the other degrees allow.
+
+        They divide the data x context processes, and divide or are a multiple of those among them over which
+        weights are spread.
+        """
+        processes, spread = self.data * self.context, self.shards * self.context
+        return [
+            degree
+            for degree in range(1, processes + 1)
+            if processes % degree == 0 and (spread % degree == 0 or degree % spread == 0)
+        ]
+
+    @property
     def product(self) -> int:
         """How many processes there are: the world size."""
         return prod((self.data, self.tensor, self.pipeline, self.context))
@@ -84,7 +111,8 @@ class Parallel(BaseModel):
     @property
     def text(self) -> str:
         """The degrees above 1, for a person."""
-        degrees = {name: getattr(self, name) for name in ("data", "tensor", "pipeline", "context")}
+        names = ("data", "tensor", "pipeline", "context", "expert")
+        degrees = {name: getattr(self, name) for name in names}
         return (
             " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1) or "one process"
         )

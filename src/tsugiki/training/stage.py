@@ -101,6 +101,18 @@ class Config(StageConfig):
     )
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     z_loss: float = Field(default=0.0, ge=0, description="Weight of (log Z)^2 in the loss; PaLM: 1e-4.")
+    balance_loss: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of the load-balancing loss of a mixture of experts (Switch Transformer, arXiv "
+        "2101.03961), measured over each sequence; by default the model's own router_aux_loss_coef.",
+    )
+    router_z_loss: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of (logsumexp of a router's logits)^2 of a mixture of experts; ST-MoE (arXiv "
+        "2202.08906): 1e-3.",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Type of matrix products; weights and optimizer stay in float32."
     )
@@ -138,7 +150,19 @@ class Config(StageConfig):
         "matrix products and attention, or all of a layer.",
     )
     checkpoint_every_steps: Annotated[Count, EXECUTION] = Field(
-        default=100, description="Steps between checkpoints; the newest two are kept until the stage is done."
+        default=100, description="Steps between checkpoints."
+    )
+    keep_checkpoints: Annotated[int, EXECUTION] = Field(
+        default=2, ge=1, description="How many of the newest checkpoints are kept until the stage is done."
+    )
+    keep_every_steps: Annotated[Count | None, EXECUTION] = Field(
+        default=None,
+        description="Steps between checkpoints that are kept for good, in `checkpoints` beside the model.",
+    )
+    timeout_minutes: Annotated[float, EXECUTION] = Field(
+        default=10.0,
+        gt=0,
+        description="Longest wait of one process for the others in one exchange; then all end with an error.",
     )
     device: Annotated[Literal["auto", "cpu", "cuda"], EXECUTION] = Field(
         default="auto", description="Where to train; auto takes a GPU where there is one."

@@ -35,7 +35,17 @@ DROPPED: Mapping[str, frozenset[str]] = {
     "corpus": frozenset({"workers", "expected"}),
     "vocabulary": frozenset({"minimum_count", "multiple_of", "distillation", "initialise"}),
     "train": frozenset(
-        {"parallel", "micro_batch_tokens", "checkpoint_every_steps", "device", "threads", "hardware"}
+        {
+            "parallel",
+            "micro_batch_tokens",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "keep_every_steps",
+            "timeout_minutes",
+            "device",
+            "threads",
+            "hardware",
+        }
     ),
     "evaluate": frozenset({"batch_tokens", "device", "context_length", "stride"}),
 }

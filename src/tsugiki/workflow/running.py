@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,9 @@ WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 """What a worker finds in its environment unless the user has set it otherwise."""
+
+_TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a process that ended because it was asked to."""
 
 SUMMARY_COUNTS = ("documents", "characters", "vocabulary_size", "tokens", "parameters", "items")
 
@@ -246,6 +250,9 @@ def run_stage(
     except KeyboardInterrupt:
         display.stopped(name, "interrupted")
         raise
+    if code in {_TERMINATED, -signal.SIGTERM} and failure is None:
+        display.stopped(name, "asked to end; the same command goes on")
+        raise SystemExit(_TERMINATED)
     if code != 0 or not is_finished(directory):
         display.stopped(name, "failed")
         raise _error(directory, code, failure)
@@ -308,17 +315,36 @@ def _run_worker(directory: Path, display: Display, lock: int) -> tuple[int, dict
         )
     with worker:
         try:
-            for line in worker.stdout or ():
-                event = _event(line)
-                failure = event.get("failure", failure)
-                if "done" in event:
-                    display.progress(
-                        directory.name, event["done"], event["total"], event["unit"], event["note"]
-                    )
+            with _passed_on(worker):
+                for line in worker.stdout or ():
+                    event = _event(line)
+                    failure = event.get("failure", failure)
+                    if "done" in event:
+                        display.progress(
+                            directory.name, event["done"], event["total"], event["unit"], event["note"]
+                        )
         except BaseException:
             worker.kill()
             raise
         return worker.wait(), failure
+
+
+@contextlib.contextmanager
+def _passed_on(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass SIGTERM on while this lasts: training finishes its step and keeps it before it ends."""
+
+    def tell(number: int, _frame: object) -> None:
+        worker.send_signal(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, tell)
+    except ValueError:  # only the main thread may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _event(line: bytes) -> dict[str, Any]:

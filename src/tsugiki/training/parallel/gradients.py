@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from tsugiki.training.placement import local_part, shards_of
 
 
-def global_norm(parameters: Iterable[nn.Parameter], stage_size: int) -> Tensor:
-    """The L2 norm of all gradients of all processes, each number counted once; float32 scalar.
+def own_squares(parameters: Iterable[nn.Parameter], stage_size: int) -> Tensor:
+    """This process's share of the squared L2 norm of all gradients of all processes; float32 scalar.
 
     stage_size: the processes of one pipeline stage.
 
     torch's `clip_grad_norm_` can't add up tensors that lie on different meshes (FSDP with tensor parallelism,
     or experts). Here every process adds up the squares of its parts, divided by how many processes hold the
-    same part, and one all-reduce does the rest.
+    same part; the sum over all processes counts each number once.
     """
     squares = [
         local_part(gradient).square().sum(dtype=torch.float32) * (shards_of(gradient) / stage_size)
         for gradient in (parameter.grad for parameter in parameters)
         if gradient is not None
     ]
-    total = torch.stack(squares).sum() if squares else torch.zeros(())
-    dist.all_reduce(total)
-    return total.sqrt()
+    return torch.stack(squares).sum() if squares else torch.zeros(())
 
 
 @torch.no_grad()

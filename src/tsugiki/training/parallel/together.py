@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,16 +11,19 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsugiki.dataset.mixture import Batch
+from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.dataset.packing import IGNORED
 from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import TIED_COPY
+from tsugiki.training.counts import Counts
 from tsugiki.training.engine import StepResult
-from tsugiki.training.parallel.gradients import global_norm, scale_gradients
+from tsugiki.training.parallel.gradients import own_squares, scale_gradients
 from tsugiki.training.parallel.mesh import World
 from tsugiki.training.parallel.pipeline import Pipeline, add_tied_gradients, layers_of, stages_of
-from tsugiki.training.parallel.trainee import Recompute, Trainee, named_parts, spread
+from tsugiki.training.parallel.recompute import Recompute
+from tsugiki.training.parallel.trainee import Trainee, named_parts, spread
+from tsugiki.training.routers import routers_of
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
 
@@ -42,14 +45,23 @@ class Together:
         precision: Literal["float32", "bfloat16"],
         document_masking: bool,
         z_loss: float,
+        balance_loss: float = 0.0,
+        router_z_loss: float = 0.0,
         recompute: Recompute = "none",
     ) -> None:
         self.world, self.shape = world, shape
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.sequence_length, self.rows_at_once = sequence_length, rows_at_once
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        sequence = [world.group(name) for name in ("context", "tensor")]
         self.trainees = [
-            Trainee(part, world, document_masking=document_masking, z_loss=z_loss)
+            Trainee(
+                part,
+                world,
+                document_masking=document_masking,
+                z_loss=z_loss,
+                routers=routers_of(part, balance=balance_loss, z=router_z_loss, groups=sequence),
+            )
             for part in decoder_parts(shape, world)
         ]
         for trainee in self.trainees:
@@ -59,17 +71,31 @@ class Together:
         self.decoders = [trainee.decoder for trainee in self.trainees]
         self._pipelines: dict[int, Pipeline] = {}
 
-    def train(self, batch: Batch, clip: float) -> StepResult:
+    def load(self, mixture: Mixture, step: int) -> Batch:
+        """See `Engine.load`."""
+        return mixture.batch(step, self.world.data_rank, self.world.parallel.data)
+
+    def add_up(self, counts: Counts) -> Counts:
+        """See `Engine.add_up`."""
+        mine = torch.tensor(np.stack(counts), device=self.world.device)
+        # processes that share a sequence or the model have the same rows
+        mine *= all(self.world.rank_in(name) == 0 for name in ("pipeline", "context", "tensor"))
+        dist.all_reduce(mine)
+        return Counts(*mine.cpu().numpy())
+
+    def train(self, batch: Batch, clip: float, counted: int) -> StepResult:
         """See `Engine.train`."""
-        counted = int((batch.targets_BT >= 0).sum())
         self.optimizer.zero_grad(set_to_none=True)
         for trainee in self.trainees:
             trainee.scale = 1.0 / max(1, counted)
-        nats = self._pass(self._own_rows(batch), backward=True)
+        own_sums = self._pass(batch, backward=True)
         add_tied_gradients(self.trainees)
         counted_once = [p for name, p in self.parameters.items() if name != TIED_COPY]
-        norm = global_norm(counted_once, self.ranks // self.world.parallel.pipeline)
-        result = StepResult(nats, counted, float(norm))
+        squares = own_squares(counted_once, self.ranks // self.world.parallel.pipeline)
+        sums = torch.cat([own_sums, squares.double().view(1), *self._router_sums()])
+        dist.all_reduce(sums)
+        nats, norm = sums[0], sums[1].sqrt()
+        result = StepResult(float(nats), counted, float(norm), self._figures(sums[2:], counted))
         if result.is_finite:
             scale_gradients(self.parameters.values(), norm, clip)
             self.optimizer.step()
@@ -80,13 +106,22 @@ class Together:
         """See `Engine.measure`."""
         parallel = self.world.parallel
         group = self.rows_at_once * parallel.data * parallel.pipeline  # a micro-batch a stage at least
-        nats = sum(
-            self._pass(
-                self._own_rows(_filled_up(held_out.rows.rows(start, start + group), group)), backward=False
-            )
+        parts = (
+            self._own_rows(_filled_up(held_out.rows.rows(start, start + group), group))
             for start in range(0, len(held_out.rows), group)
         )
-        return bits_per_byte(nats, held_out.target_bytes)
+        nats = torch.stack([self._pass(part, backward=False) for part in parts]).sum()
+        dist.all_reduce(nats)
+        return bits_per_byte(float(nats), held_out.target_bytes)
+
+    def _router_sums(self) -> list[Tensor]:
+        """What the routers here did, to be added up over all processes; empty without routers."""
+        taken = [trainee.routers.take() for trainee in self.trainees if trainee.routers is not None]
+        return [torch.stack(taken).sum(dim=0).double().to(self.world.device)] if taken else []
+
+    def _figures(self, router_sums: Tensor, counted: int) -> Mapping[str, float]:
+        routers = self.trainees[0].routers
+        return {} if routers is None else routers.figures(router_sums, counted)
 
     def in_any(self, flag: bool) -> bool:  # noqa: FBT001
         """Whether the flag is set in any process."""
@@ -105,8 +140,8 @@ class Together:
         rows = len(batch) // self.world.parallel.data
         return batch.rows(self.world.data_rank * rows, (self.world.data_rank + 1) * rows)
 
-    def _pass(self, rows: Batch, *, backward: bool) -> float:
-        """Forward (and backward) over this process's rows; nats of the whole batch, the same everywhere."""
+    def _pass(self, rows: Batch, *, backward: bool) -> Tensor:
+        """Forward (and backward) over this process's rows; its share of the nats of all, float64 (1)."""
         given = [self._tensor(x) for x in (rows.ids_BT, rows.document_ids_BT, rows.targets_BT)]
         for trainee in self.trainees:
             trainee.cross_entropies.clear()
@@ -114,7 +149,7 @@ class Together:
             self._pipeline(len(rows)).run(*given, backward=backward)
         else:
             self._in_turn(given, backward=backward)
-        return self._added_up()
+        return self._nats()
 
     def _in_turn(self, given: Sequence[Tensor], *, backward: bool) -> None:
         trainee = self.trainees[0]
@@ -141,14 +176,12 @@ class Together:
             )
         return self._pipelines[micro_batches]
 
-    def _added_up(self) -> float:
+    def _nats(self) -> Tensor:
+        """Only the last stage has the loss, and the processes of a tensor group all have the same."""
         found = [value for trainee in self.trainees for value in trainee.cross_entropies]
-        device = self.world.device
-        nats = torch.stack(found).sum() if found else torch.zeros((), device=device)
-        self.world.sum_over_data(nats)
-        # only the last stage has the loss; the others have 0
-        dist.all_reduce(nats, group=self.world.group("pipeline"))
-        return float(nats)
+        if not found or self.world.rank_in("tensor"):
+            return torch.zeros(1, dtype=torch.float64, device=self.world.device)
+        return torch.stack(found).sum(dtype=torch.float64).view(1)
 
     def _tensor(self, array: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.world.device, non_blocking=True)

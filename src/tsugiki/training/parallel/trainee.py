@@ -6,45 +6,54 @@ tensor, sequence and context parallelism happen inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    create_selective_checkpoint_contexts,
-    noop_context_fn,
-)
+from torch.distributed.tensor import DTensor, Shard
 
+from tsugiki.dataset.packing import IGNORED
 from tsugiki.models.attention import DocumentLayout
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.moe import Routing, SparseFeedForward
 from tsugiki.models.sharding import named_parameters
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.loss import LossSums, head_loss
 from tsugiki.training.parallel.collectives import gather
 from tsugiki.training.parallel.context import SequencePart, attend_across
+from tsugiki.training.parallel.expert import TIME, even_cut, spread_sparse_block
 from tsugiki.training.parallel.head import Piece, head_loss_across
 from tsugiki.training.parallel.mesh import World
-from tsugiki.training.parallel.tensor import TIME, spread_over_tensor_group
+from tsugiki.training.parallel.recompute import CONTEXTS, Recompute
+from tsugiki.training.parallel.tensor import spread_over_tensor_group
 from tsugiki.training.placement import box_of
+from tsugiki.training.routers import Routers, attach
 
-Recompute = Literal["none", "selective", "full"]
+_STACKED = 3
+"""Dimensions of the experts' matrices, stacked."""
 
 
 class Trainee(nn.Module):
     """A decoder or a stage of one, with the loss; given whole rows, it takes its part of the tokens."""
 
-    def __init__(self, decoder: Decoder, world: World, *, document_masking: bool, z_loss: float) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        world: World,
+        *,
+        document_masking: bool,
+        z_loss: float,
+        routers: Routers | None = None,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.world = world
         self.document_masking = document_masking
         self.z_loss = z_loss
+        self.routers = routers
         self.scale = 1.0
         """Factor of the objective: 1 / counted targets of the whole batch."""
         self.cross_entropies: list[Tensor] = []
@@ -59,7 +68,10 @@ class Trainee(nn.Module):
         part, layout, positions_BQ = self._part(document_ids_BT)
         if self.decoder.model.embed_tokens is not None and part is not None:
             x = x[:, part.places_Q]
-        x_BQD = self.decoder.blocks(self.decoder.embed(x), positions_BQ, layout=layout)
+        routings: list[Routing] = []
+        x_BQD = self.decoder.blocks(self.decoder.embed(x), positions_BQ, layout=layout, routings=routings)
+        if self.routers is not None and routings and torch.is_grad_enabled():
+            x_BQD = attach(x_BQD, self._routers_objective(self.routers, routings, targets_BT, part))
         if self.decoder.model.norm is None:
             return x_BQD
         hidden_BQD = self.decoder.model.norm(x_BQD)
@@ -67,6 +79,15 @@ class Trainee(nn.Module):
         sums = self._loss(hidden_BQD, targets_BQ.flatten())
         self.cross_entropies.append(sums.cross_entropy)
         return torch.stack([sums.objective])  # FSDP2 wants no view
+
+    def _routers_objective(
+        self, routers: Routers, routings: Sequence[Routing], targets_BT: Tensor, part: SequencePart | None
+    ) -> Tensor:
+        """The share of the tokens that the router sees here: a part of those of the norms under tensor."""
+        counted_BT = targets_BT != IGNORED
+        counted_BQ = counted_BT if part is None else counted_BT[:, part.places_Q]
+        mine_BQ = counted_BQ.chunk(self.world.parallel.tensor, dim=TIME)[self.world.rank_in("tensor")]
+        return routers.objective(routings, mine_BQ, counted_BT.sum(dim=1)) * self.scale
 
     def _part(self, document_ids_BT: Tensor) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
         length, device = document_ids_BT.shape[1], document_ids_BT.device
@@ -102,43 +123,43 @@ def spread(trainee: Trainee, *, bfloat16: bool, recompute: Recompute) -> None:
     world, decoder = trainee.world, trainee.decoder
     if world.parallel.tensor > 1:
         spread_over_tensor_group(decoder, world.mesh["tensor"])
+    sparse = [module for module in decoder.modules() if isinstance(module, SparseFeedForward)]
+    for experts in sparse:
+        spread_sparse_block(experts, world)
     for number, block in decoder.model.layers.items():
         if world.parallel.context > 1:
             block.self_attn.attend = attend_across  # type: ignore[union-attr]
         if recompute != "none":
-            wrapped = checkpoint_wrapper(block, context_fn=_CONTEXTS[recompute])
+            wrapped = checkpoint_wrapper(block, context_fn=CONTEXTS[recompute])
             decoder.model.layers[number] = wrapped
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32 if bfloat16 else None
     )
-    for module in (*decoder.model.layers.values(), trainee):
-        fully_shard(module, mesh=world.weights, mp_policy=policy, reshard_after_forward=module is not trainee)
-        # gradients are sums over the batch: the objective is divided by its targets already
-        module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
-        module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo has no other; see training-stack.md, section 2
+    for experts in sparse:
+        if bfloat16:  # routers decide in float32 (`models.moe.Router`)
+            _shard(experts.gate, world.weights, MixedPrecisionPolicy())
+        if world.experts is not None:
+            _shard(experts.experts, world.expert_weights, policy)
+    for module in decoder.model.layers.values():
+        _shard(module, world.weights, policy)
+    _shard(trainee, world.weights, policy, reshard=False)
 
 
-def _keep_products(_context: object, operation: Callable[..., object], *_: object, **__: object) -> object:
-    """Keep what is dear to compute, matrix products and attention, and compute the rest again."""
-    return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+def _shard(
+    module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, reshard: bool = True
+) -> None:
+    """FSDP over `mesh`, or only copies of the gradients where it has one process."""
+    processes = mesh.shape[-1]
 
+    def placement(parameter: nn.Parameter) -> Shard:
+        return Shard(even_cut(parameter, processes) if parameter.ndim == _STACKED else 0)
 
-_DEAR = {
-    getattr(torch.ops.aten, name).default
-    for name in (
-        "mm",
-        "addmm",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
+    fully_shard(
+        module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, shard_placement_fn=placement
     )
-}
-
-
-_CONTEXTS: dict[str, Callable[[], object]] = {
-    "selective": partial(create_selective_checkpoint_contexts, _keep_products),
-    "full": noop_context_fn,
-}
+    # gradients are sums over the batch: the objective is divided by its targets already
+    module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+    module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo has no other; see training-stack.md, section 2
 
 
 def named_parts(trainees: Iterable[Trainee]) -> dict[str, nn.Parameter]:

@@ -1,0 +1,226 @@
+"""Mixtures of experts and shared key-value heads in four processes: every layout's losses are those of one.
+
+One script makes four processes once and trains in one layout after the other, on the engine itself: a run of
+the whole stage in as many processes (`test_together`) takes several seconds to start.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, os, sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tsugiki.dataset.mixture import Batch
+from tsugiki.models.config import preset
+from tsugiki.models.decoder import Decoder, initialise
+from tsugiki.training.checkpoint import Saving, newest_checkpoint, restore
+from tsugiki.training.compute import Compute
+from tsugiki.training.engine import Alone
+from tsugiki.training.optimizer import adamw
+from tsugiki.training.parallel.mesh import close_world, open_world
+from tsugiki.training.parallel.together import Together
+from tsugiki.training.routers import routers_of
+from tsugiki.training.settings import Parallel
+from dataclasses import replace
+import logging
+
+work, job = Path(sys.argv[1]), json.loads(sys.argv[2])
+ROWS, LENGTH, STEPS = 8, 32, job["steps"]
+torch.set_num_threads(1)
+shape = replace(preset(job["preset"]), vocabulary_size=128, hidden_size=32, head_dim=8, **job["shape"])
+if shape.family == "qwen3_moe":
+    shape = replace(shape, moe=replace(shape.moe, experts=4, dense_layers=(0,)))
+weights = {"z_loss": 1e-3, "balance": 0.05, "router_z": 0.01}
+
+
+def batches():
+    draw = np.random.default_rng(1)
+    tokens = draw.zipf(1.4, (STEPS, ROWS, LENGTH + 1)) % shape.vocabulary_size
+    for rows in tokens.astype(np.int64):
+        targets = np.where(draw.random((ROWS, LENGTH)) < 0.1, -100, rows[:, 1:])
+        targets[0, 3:] = -100  # a row that is nearly all padding
+        documents = np.cumsum(draw.random((ROWS, LENGTH)) < 0.1, axis=1).astype(np.int32)
+        yield Batch(np.ascontiguousarray(rows[:, :-1]), targets, documents, np.zeros(ROWS, np.int64))
+
+
+def started(engine, decoders):
+    for part in decoders:
+        initialise(part, 3)
+        if job.get("lopsided"):  # every token goes through the first experts: the others get none
+            for name, parameter in part.named_parameters():
+                if name.endswith("mlp.gate.weight"):
+                    with torch.no_grad():
+                        parameter.zero_()
+    engine.optimizer = adamw(
+        engine.parameters.items(), learning_rate=1e-2, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.1,
+        decay_embeddings=False,
+    )
+    return engine
+
+
+def alone():
+    decoder = Decoder(shape)
+    routers = routers_of(decoder, balance=weights["balance"], z=weights["router_z"])
+    compute = Compute(torch.device("cpu"), z_loss=weights["z_loss"], routers=routers)
+    return started(Alone(decoder, None, compute, 2), [decoder])
+
+
+def together(layout, recompute="none", precision="float32"):
+    world = open_world(Parallel.model_validate(layout), torch.device("cpu"), timedelta(seconds=60))
+    engine = Together(
+        shape, world, sequence_length=LENGTH, rows_at_once=2 if layout.get("data", 1) < 4 else 1,
+        precision=precision, document_masking=True, z_loss=weights["z_loss"],
+        balance_loss=weights["balance"], router_z_loss=weights["router_z"], recompute=recompute,
+    )
+    return started(engine, engine.decoders)
+
+
+def rows_of(engine, some):
+    found = []
+    for batch in some:
+        counted = int((batch.targets_BT >= 0).sum())
+        share = ROWS // engine.world.parallel.data if engine.ranks > 1 else ROWS
+        first = share * (engine.world.data_rank if engine.ranks > 1 else 0)
+        result = engine.train(batch.rows(first, first + share), 1.0, counted)
+        found.append({"loss": result.loss, "norm": result.gradient_norm, **result.figures})
+    return found
+
+
+def handed_over(layouts):
+    '''Each layout takes the checkpoint of the one before, and goes on.'''
+    found, all_batches = [], list(batches())
+    share = STEPS // len(layouts)
+    for number, layout in enumerate(layouts):
+        engine = together(layout)
+        if number:
+            checkpoint = newest_checkpoint(
+                work, "run", logging.getLogger(), rank=engine.rank, ranks=engine.ranks, agree=engine.in_all
+            )
+            restore(checkpoint, engine.parameters, engine.optimizer)
+        found += rows_of(engine, all_batches[number * share : (number + 1) * share])
+        saving = Saving(
+            work, engine.parameters, engine.optimizer, step=(number + 1) * share, run_identity="run",
+            counters={}, rank=engine.rank,
+        )
+        saving.wait()
+        engine.in_all(True)
+        if engine.rank == 0:
+            saving.commit()
+        engine.in_all(True)
+    return found
+
+
+def child(rank):
+    results = {"alone": rows_of(alone(), batches())} if rank == 0 else {}
+    os.environ.update(RANK=str(rank), WORLD_SIZE="4", MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["PORT"])
+    for name, given in job["layouts"].items():
+        results[name] = rows_of(together(**given), batches())
+    if job.get("chain"):
+        results["chain"] = handed_over(job["chain"])
+    close_world()
+    if rank == 0:
+        (work / "results.json").write_text(json.dumps(results))
+
+
+children = []
+for rank in range(4):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            child(rank)
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    children.append(pid)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+def trained(directory, **job):
+    """The metrics of every step in one process ("alone") and in every layout."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(directory), json.dumps(job)],
+        env={**os.environ, "PORT": str(port), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return json.loads((directory / "results.json").read_text())
+
+
+def assert_same(found, expected, rtol=2e-5):
+    assert len(found) == len(expected)
+    for name in expected[0]:
+        ours, theirs = ([row[name] for row in rows] for rows in (found, expected))
+        assert ours == pytest.approx(theirs, rel=rtol, abs=1e-6), name
+
+
+MIXTRAL = {"layers": 2, "heads": 4, "kv_heads": 2}
+MIXTRAL_LAYOUTS = {
+    "data-tensor-expert": {"layout": {"data": 2, "tensor": 2, "expert": 2}, "recompute": "selective"},
+    "pipeline-context-expert": {"layout": {"pipeline": 2, "context": 2, "expert": 2}, "recompute": "full"},
+}
+SLOW_LAYOUTS = {
+    "data": {"layout": {"data": 4}},
+    "copies": {"layout": {"data": 4, "shard": 1}},
+    "tensor": {"layout": {"tensor": 4}},
+    "context": {"layout": {"context": 4}},
+    "expert": {"layout": {"data": 4, "expert": 4}},
+    "expert-fsdp": {"layout": {"data": 4, "expert": 2}},
+    "expert-copied": {"layout": {"data": 4, "shard": 1, "expert": 2}},
+    "expert-both": {"layout": {"data": 4, "shard": 2, "expert": 4}, "recompute": "selective"},
+    "expert-over-context": {"layout": {"data": 2, "context": 2, "expert": 4}, "recompute": "full"},
+    "expert-copied-context": {"layout": {"data": 2, "shard": 1, "context": 2, "expert": 2}},
+    "pipeline-tensor": {"layout": {"pipeline": 2, "tensor": 2}},
+}
+
+
+@pytest.mark.parametrize("layouts", [MIXTRAL_LAYOUTS, pytest.param(SLOW_LAYOUTS, marks=pytest.mark.slow)])
+def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_path, layouts):
+    results = trained(tmp_path, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts)
+    expected = results.pop("alone")
+    assert expected[-1]["loss"] < expected[0]["loss"]
+    assert {"balance_loss", "router_z_loss", "expert_load", "expert_load_max"} <= expected[0].keys()
+    assert results.keys() == layouts.keys()
+    for found in results.values():
+        assert_same(found, expected)
+
+
+def test_processes_whose_experts_get_no_token_and_checkpoints_that_change_hands(tmp_path):
+    chain = [{"data": 4, "expert": 2}, {"tensor": 4}, {"data": 2, "pipeline": 2, "expert": 2}]
+    results = trained(
+        tmp_path, preset="qwen3-moe-nano", shape={**MIXTRAL, "layers": 3}, steps=6, lopsided=True,
+        layouts={"expert": {"layout": {"data": 4, "expert": 4}}}, chain=chain,
+    )  # fmt: skip
+    assert results["alone"][0]["expert_load_max"] == 2.0  # all tokens on two of four
+    assert_same(results["expert"], results["alone"])
+    assert_same(results["chain"], results["alone"])
+
+
+@pytest.mark.slow
+def test_bfloat16_routes_as_one_process_does_within_its_rounding(tmp_path):
+    layouts = {"bfloat16": {"layout": {"data": 2, "tensor": 2, "expert": 2}, "precision": "bfloat16"}}
+    results = trained(tmp_path, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts)
+    assert_same(results["bfloat16"], [{"loss": row["loss"]} for row in results["alone"]], rtol=2e-2)
