@@ -13,9 +13,8 @@ portions, and the training documents stream past in several threads (what is slo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from tsugiki.corpus.neardup.units import (
     file_of,
     open_array,
 )
+from tsugiki.corpus.nearest import Shingles, nearest
 from tsugiki.errors import StageError, storage_errors
 
 LOOSE_ROWS = 5
@@ -49,10 +49,6 @@ _GROUP_BYTES = 48  # of a group that is being sorted: hash, root, order, and cop
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
-Shingles = Callable[[Int64s], Iterable[UInt64s]]
-"""Gives the sorted n-gram hashes (`minhash.shingles`) of the kept documents with these ascending indices, one
-after another; called from several threads.
-"""
 
 
 @dataclass(frozen=True)
@@ -105,20 +101,20 @@ def hold_out(
             )
             if not groups.chosen.size:
                 raise _no_group(groups, kept.size, wanted, threshold)
-            nearest = _nearest(
+            found = nearest(
                 *(groups.chosen, kept.size, shingles_of, threshold),
                 memory_bytes=memory_bytes,
                 threads=threads,
             )
-            components.union(nearest.alike)
-            if not nearest.alike.size:
+            components.union(found.alike)
+            if not found.alike.size:
                 return Split(
                     groups.chosen,
                     groups.count,
                     groups.largest,
                     rounds,
-                    nearest.similarity,
-                    nearest.containment,
+                    found.similarity,
+                    found.containment,
                 )
     raise StageError(
         f"after {_ROUNDS} rounds held-out documents still have training documents with a similarity of "
@@ -301,127 +297,6 @@ def _no_group(groups: _Groups, documents: int, wanted: int, threshold: float) ->
         f"no group of similar documents is small enough to hold out {wanted} of {documents} documents: at a "
         f"similarity of {threshold:g} the smallest of {groups.count} groups has {groups.smallest}",
         hint="raise heldout (the share), or heldout_similarity, or add pages",
-    )
-
-
-@dataclass(frozen=True)
-class _Nearest:
-    """One value a held-out document; and the pairs (held out, training) that are alike, shape (pairs, 2)."""
-
-    similarity: npt.NDArray[np.float64]
-    containment: npt.NDArray[np.float64]
-    alike: Int64s
-
-
-def _nearest(
-    held_out: Int64s,
-    documents: int,
-    shingles_of: Shingles,
-    threshold: float,
-    *,
-    memory_bytes: int,
-    threads: int,
-) -> _Nearest:
-    """Compare exactly: an inverted index of the held-out documents' n-grams, every other one as a query.
-
-    Where the index would not fit, one index after another, and the queries anew for each. Raises StageError
-    where the texts are not as many as the documents.
-    """
-    held = np.zeros(documents, np.bool_)
-    held[held_out] = True
-    parts = [
-        _nearest_of(index, held_out[place], held, shingles_of, threads)
-        for place, index in _indexes(held_out, shingles_of, threshold, memory_bytes)
-    ]
-    return _Nearest(*(np.concatenate(fields) for fields in zip(*map(astuple, parts), strict=True)))
-
-
-def _indexes(
-    held_out: Int64s, shingles_of: Shingles, threshold: float, memory_bytes: int
-) -> Iterator[tuple[slice, _Index]]:
-    waiting: list[UInt64s] = []
-    start = size = 0
-    for place, one in enumerate(_sets(shingles_of, held_out)):
-        if waiting and (size + one.size) * _NGRAM_BYTES > memory_bytes:
-            yield slice(start, place), _Index.of(waiting, threshold)
-            waiting, start, size = [], place, 0
-        waiting.append(one)
-        size += one.size
-    yield slice(start, held_out.size), _Index.of(waiting, threshold)
-
-
-def _nearest_of(
-    index: _Index, held_out: Int64s, held: npt.NDArray[np.bool_], shingles_of: Shingles, threads: int
-) -> _Nearest:
-    def compare(block: slice) -> _Nearest:
-        training = block.start + np.flatnonzero(~held[block])
-        return index.compare(held_out, training, shingles_of)
-
-    similarity, containment = np.zeros((2, held_out.size))
-    alike = [np.empty((0, 2), np.int64)]
-    blocks = blocks_of(held.size, _BLOCK_DOCUMENTS)
-    with ThreadPoolExecutor(threads) as pool:
-        for part in map(compare, blocks) if threads == 1 else pool.map(compare, blocks):
-            np.maximum(similarity, part.similarity, out=similarity)
-            np.maximum(containment, part.containment, out=containment)
-            alike.append(part.alike)
-    return _Nearest(similarity, containment, np.concatenate(alike))
-
-
-def _sets(shingles_of: Shingles, indices: Int64s) -> Iterator[UInt64s]:
-    seen = 0
-    for one in shingles_of(indices):
-        seen += 1
-        if seen <= indices.size:
-            yield one
-    if seen != indices.size:
-        raise _wrong_number(seen, indices.size)
-
-
-@dataclass(frozen=True)
-class _Index:
-    """The held-out documents' n-grams, sorted, and whose they are; see `compare_with_held_out`."""
-
-    values: UInt64s
-    owners: npt.NDArray[np.int32]
-    starts: Int64s
-    shift: np.uint64
-    sizes: Int64s
-    threshold: float
-
-    @classmethod
-    def of(cls, sets: Sequence[UInt64s], threshold: float) -> _Index:
-        sizes = np.array([one.size for one in sets], np.int64)
-        values = np.concatenate(sets)
-        order = np.argsort(values, kind="stable")
-        owners = np.repeat(np.arange(len(sets), dtype=np.int32), sizes)[order]
-        values = values[order]
-        bits = max(1, values.size.bit_length() - 1)
-        shift = np.uint64(64 - bits)
-        starts = heldout_kernels.bucket_starts(values, shift, 1 << bits)
-        return cls(values, owners, starts, shift, sizes, threshold)
-
-    def compare(self, held_out: Int64s, training: Int64s, shingles_of: Shingles) -> _Nearest:
-        """The nearest of these training documents to each held-out one."""
-        count = self.sizes.size
-        counts, alike = np.zeros((2, count), np.int64)
-        touched = np.zeros(count, np.int32)
-        similarity, containment = np.zeros((2, count))
-        pairs = [np.empty((0, 2), np.int64)]
-        for document, query in zip(training.tolist(), _sets(shingles_of, training), strict=True):
-            found = heldout_kernels.compare_with_held_out(
-                *(query, self.values, self.owners, self.starts, self.shift, self.sizes, self.threshold),
-                *(counts, touched, similarity, containment, alike),
-            )
-            if found:
-                pairs.append(np.stack([held_out[alike[:found]], np.full(found, document)], axis=1))
-        return _Nearest(similarity, containment, np.concatenate(pairs))
-
-
-def _wrong_number(seen: int, expected: int) -> StageError:
-    return StageError(
-        f"{seen} texts came for {expected} kept documents",
-        hint="a unit's Parquet file and its index differ: delete both and run the command again",
     )
 
 

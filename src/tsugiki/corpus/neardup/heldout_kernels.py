@@ -10,6 +10,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+UInt8s = npt.NDArray[np.uint8]
 UInt32s = npt.NDArray[np.uint32]
 UInt64s = npt.NDArray[np.uint64]
 Int32s = npt.NDArray[np.int32]
@@ -24,7 +25,7 @@ def _read(kind: Any, dimensions: int = 1) -> Any:
     return nb.types.Array(kind, dimensions, "C", readonly=True)
 
 
-_i32, _i64, _u32, _u64, _f64 = nb.int32, nb.int64, nb.uint32, nb.uint64, nb.float64
+_u8, _i32, _i64, _u32, _u64, _f64 = nb.uint8, nb.int32, nb.int64, nb.uint32, nb.uint64, nb.float64
 
 
 @_kernel(_i64[::1](_read(_u32, 2), _read(_i64), _read(_i64)), nogil=True, cache=True)
@@ -67,54 +68,96 @@ def bucket_starts(values: UInt64s, shift: int, buckets: int) -> Int64s:
 
 @_kernel(
     _i64(
-        *(_read(_u64), _read(_u64), _read(_i32), _read(_i64), _u64, _read(_i64), _f64),
-        *(_i64[::1], _i32[::1], _f64[::1], _f64[::1], _i64[::1]),
+        *(_read(_u64), _read(_u64), _read(_i64), _read(_i32), _read(_i32), _read(_i64), _u64),
+        *(_i64[::1], _u8[::1], _i32[::1]),
     ),
     nogil=True,
     cache=True,
 )
-def compare_with_held_out(
+def follow_ngrams(
     query: UInt64s,
     values: UInt64s,
+    begins: Int64s,
     owners: Int32s,
+    common: Int32s,
     starts: Int64s,
     shift: int,
-    sizes: Int64s,
-    threshold: float,
     counts: Int64s,
-    touched: Int32s,
-    similarity: Float64s,
-    containment: Float64s,
-    alike: Int64s,
+    asked: UInt8s,
+    picked: Int32s,
 ) -> int:
-    """Compare a training document's n-grams with those of every held-out one.
+    """Count a document's rare n-grams for their owners, and mark its common ones; returns how many these are.
 
-    query: sorted set. values, owners: the held-out documents' n-grams, sorted, and whose they are; starts,
-    shift: their `bucket_starts`. sizes: n-grams of each held-out document. Raises the entries of similarity
-    (Jaccard) and containment where this document comes closer; writes those with at least `threshold` to
-    `alike` and returns how many. counts (zeros, left as zeros) and touched: room for one entry each.
+    query: sorted set. values: the held-out documents' n-grams, sorted and distinct; starts, shift: their
+    `bucket_starts`. common: the number of a common one, -1 for a rare one, whose owners are
+    owners[begins[j]:begins[j + 1]]. counts: one a held-out document. asked: one a common n-gram, set to 1;
+    picked: their numbers.
     """
-    seen = 0
+    several = 0
     for i in range(query.size):
         value = query[i]
         j = starts[value >> shift]
         while j < values.size and values[j] < value:
             j += 1
-        while j < values.size and values[j] == value:
-            owner = owners[j]
-            if counts[owner] == 0:
-                touched[seen] = owner
-                seen += 1
-            counts[owner] += 1
-            j += 1
+        if j == values.size or values[j] != value:
+            continue
+        if common[j] >= 0:
+            asked[common[j]] = 1
+            picked[several] = common[j]
+            several += 1
+        else:
+            for place in range(begins[j], begins[j + 1]):
+                counts[owners[place]] += 1
+    return several
+
+
+@_kernel(
+    _i64(
+        *(_i64, _i64, _read(_i64), _read(_i32), _read(_i64), _f64),
+        *(_i64[::1], _read(_u8), _f64[::1], _f64[::1], _i64[::1]),
+    ),
+    nogil=True,
+    cache=True,
+)
+def compare_with_held_out(
+    size: int,
+    several: int,
+    common_begins: Int64s,
+    commons: Int32s,
+    sizes: Int64s,
+    threshold: float,
+    counts: Int64s,
+    asked: UInt8s,
+    similarity: Float64s,
+    containment: Float64s,
+    alike: Int64s,
+) -> int:
+    """Compare a training document of `size` n-grams with every held-out one, exactly.
+
+    A few n-grams are in a large part of all documents, and following them to their owners would be nearly all
+    of the work. How many of them two documents may share at most bounds their similarity; they are counted
+    only where that bound is above what is known already.
+
+    several, counts, asked: of `follow_ngrams`; counts are left as zeros.
+    commons[common_begins[o]:common_begins[o + 1]]: the common n-grams of held-out document o. sizes: n-grams
+    of each. Raises the entries of similarity (Jaccard) and containment where this document comes closer;
+    writes those with at least `threshold` to `alike` and returns how many.
+    """
     found = 0
-    for i in range(seen):
-        owner = touched[i]
-        common = counts[owner]
+    for owner in range(sizes.size):
+        shared = counts[owner]
         counts[owner] = 0
-        jaccard = common / (sizes[owner] + query.size - common)
+        first, last = common_begins[owner], common_begins[owner + 1]
+        most = shared + min(last - first, several)
+        bound = most / (sizes[owner] + size - most)
+        if bound <= similarity[owner] and most / sizes[owner] <= containment[owner] and bound < threshold:
+            continue
+        if several:
+            for place in range(first, last):
+                shared += asked[commons[place]]
+        jaccard = shared / (sizes[owner] + size - shared)
         similarity[owner] = max(similarity[owner], jaccard)
-        containment[owner] = max(containment[owner], common / sizes[owner])
+        containment[owner] = max(containment[owner], shared / sizes[owner])
         if jaccard >= threshold:
             alike[found] = owner
             found += 1
