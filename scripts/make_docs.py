@@ -28,6 +28,7 @@ VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS)
 BELOW = {
     "corpus": ("select", "sweep", "show", "export", "train-classifier"),
     "vocabulary": ("measure",),
+    "train": ("checkpoints", "export"),
 }
 NOTE = "<!-- Made by scripts/make_docs.py from the code; edit the code, then `make docs`. -->\n"
 

@@ -276,13 +276,32 @@ Example: `tsugiki vocabulary out/extended --model base --corpus out/japanese --a
 app.command("tsugiki.commands.vocabulary:app", name="vocabulary", help=_VOCABULARY, sort_key=10)
 _TRAIN = f"""Train a model on documents: from scratch, or on from a base model.
 
-`tsugiki train OUT --model ... --data ... --tokens ...` trains, in one process or in many (`--parallel`). The
-commands below list the checkpoints of a run and make a Hugging Face model of any of them, at any time.
+`tsugiki train OUT --model ... --data ... --tokens ...` trains, in one process or in many (`--parallel`).
+`--dry-run` shows what each process of the layout would hold, `--sbatch` prints a Slurm script; both also
+take a recipe. The commands below list the checkpoints of a run and make a Hugging Face model of any of them,
+at any time.
 
 {_ALONE}
 
-Example: `tsugiki train out/adapted --model out/extended --data '{{out/japanese: 1.0}}' --tokens 10M`"""
+Example: `tsugiki train out/adapted --model out/extended --data '{{out/japanese: 1.0}}' --tokens 10M`
+
+Example: `tsugiki train recipes/swallow-llama2-7b.yaml --stage adapted --dry-run`"""
 app.command("tsugiki.commands.train:app", name="train", help=_TRAIN, sort_key=11)
+_PLANNER = """Find the parallel layout of a model on so many GPUs: memory, speed, cost, before one is rented.
+
+Every legal layout is judged: `safe` (tensors count to at most 80 % of the memory), `probe` (80 to 90 %: try a
+few steps) or refused, with the reason and the nearest change that fits; and ranked by predicted speed.
+
+    tsugiki planner llama-3-70b --gpus 512 --device h100-80gb --sequence 8192 --batch 1024 --tokens 100B
+    tsugiki planner recipes/swallow-llama2-7b.yaml --stage adapted --gpus 32 --device a100-40gb
+    tsugiki planner config.json --gpus 64 --sequence 4096 --batch 512 --tensor 2,4 --html layouts.html
+    tsugiki planner mixtral-8x7b --gpus 64 --sequence 4096 --batch 1024 --emit megatron-lm
+
+A device of your own: a TOML file, `--devices FILE`, with `[ours]` and `like = "h100-80gb"`, `node = 4`,
+`network_bandwidth = 25e9`, `dollars_per_hour = 2.1`.
+
+Example: `tsugiki planner llama-3.1-8b --gpus 16 --device h100-80gb --sequence 8192 --batch 1024`"""
+app.command("tsugiki.commands.planner:app", name="planner", help=_PLANNER, sort_key=14)
 for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
     app.command(
         f"tsugiki.stage_commands:{_verb}",
@@ -350,7 +369,7 @@ def _run_app() -> None:
     if place is None:
         app()
     elif place.rank > 0:
-        sys.exit(follow(place))
+        follow(place)
     else:
         with leading(place):
             app()

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from tsugiki.artifacts.contract import StageConfig
+    from tsugiki.workflow.recipe import Recipe
 
 _KINDS = ("corpus", "vocabulary", "train", "evaluate")  # as in workflow.kinds, which is too heavy for --help
 OPTIONS = Path(__file__).with_name("stage_options.json")
@@ -36,7 +37,7 @@ def _command(kind: str) -> Callable[..., None]:
 
     def command(out: Path, *, rebuild: bool = False, json: bool = False, **given: Any) -> None:
         options = {name: value for name, value in given.items() if value is not None}
-        _run(kind, out, _config(kind, options), rebuild=rebuild, json=json)
+        _run(kind, out, config_of(kind, options), rebuild=rebuild, json=json)
 
     flag = Parameter(negative="", show_default=False)
     parameters = [
@@ -116,7 +117,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     return inspect.Parameter(option["name"], _KEYWORD, default=None, annotation=optional)
 
 
-def _config(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
+def config_of(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
     """The options as a validated Config; raises InputError with every mistake."""
     from pydantic import ValidationError
     from ruamel.yaml import YAML
@@ -146,15 +147,21 @@ def _item(yaml: Any, text: str) -> Any:
     return yaml.load(text) if text.startswith("{") else text
 
 
-def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool) -> None:
-    from tsugiki.artifacts.manifest import read_manifest
-    from tsugiki.workflow.display import choose_display
+def recipe_of(kind: str, out: Path, config: StageConfig) -> Recipe:
+    """A recipe of one stage, named after its directory."""
     from tsugiki.workflow.recipe import Recipe, Stage
-    from tsugiki.workflow.running import RunOptions, run_alone
 
     name = out.resolve().name
     data = {"stages": {name: {"kind": kind}}}
-    recipe = Recipe(Path("command line"), name, "", "", {name: Stage(name, kind, config)}, data, alone=True)
+    return Recipe(Path("command line"), name, "", "", {name: Stage(name, kind, config)}, data, alone=True)
+
+
+def _run(kind: str, out: Path, config: StageConfig, *, rebuild: bool, json: bool) -> None:
+    from tsugiki.artifacts.manifest import read_manifest
+    from tsugiki.workflow.display import choose_display
+    from tsugiki.workflow.running import RunOptions, run_alone
+
+    recipe = recipe_of(kind, out, config)
     display = choose_display(silent=json)
     try:
         run_alone(recipe, out.resolve(), RunOptions(rebuild=rebuild), display)

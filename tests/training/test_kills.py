@@ -21,9 +21,8 @@ from tsugiki.artifacts.metrics import read_metrics
 NURSERY = """
 import json, os, sys
 from pathlib import Path
-import torch, tsugiki.training.job
+import tsugiki.training.job
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
-torch.use_deterministic_algorithms(True)  # imports torch._inductor, which takes a second
 from tsugiki.artifacts.contract import Inputs, open_workspace
 from tsugiki.training.stage import Config, run
 

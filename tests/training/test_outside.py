@@ -148,6 +148,36 @@ def test_two_machines_train_as_one_process_does_and_are_asked_to_end_and_go_on(
 
 
 @pytest.mark.slow
+def test_torchrun_starts_what_slurm_starts(tmp_path, settings, corpora):
+    out = tmp_path / "out"
+    command = command_of(out, {**settings, "parallel": {"pipeline": 2}, "tokens": 2048}, corpora)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "tsugiki"]
+    done = subprocess.run([*torchrun, *meeting, *command], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(out)) == 8
+    assert (out / "manifest.json").exists()
+
+
+def test_the_command_passes_sigterm_on_and_loses_no_step(tmp_path, settings, corpora):
+    out = tmp_path / "out"
+    command = command_of(out, {**settings, "checkpoint_every_steps": 1000}, corpora)
+    with (tmp_path / "process-0.txt").open("w") as output:
+        process = subprocess.Popen([sys.executable, "-m", "tsugiki", *command], stdout=output, stderr=output)
+    while not read_metrics(out / "metrics.jsonl", step=3):
+        assert process.poll() is None, said(tmp_path)
+        time.sleep(0.005)
+    process.terminate()
+    assert codes([process], 60) == [128 + signal.SIGTERM], said(tmp_path)
+    assert "asked to end" in said(tmp_path)
+    assert "Error" not in said(tmp_path)
+    (checkpoint,) = (out / "work").glob("checkpoint-*")
+    assert int(checkpoint.name[-8:]) == max(
+        row["step"] for row in read_metrics(out / "metrics.jsonl", last_by="step")
+    )
+
+
+@pytest.mark.slow
 def test_a_machine_that_dies_ends_the_others_within_a_minute_with_one_error(tmp_path, settings, corpora):
     out = tmp_path / "out"
     command = command_of(

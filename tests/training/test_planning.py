@@ -6,8 +6,15 @@ from tsugiki.artifacts.contract import ArtifactType, Forecast
 from tsugiki.errors import InputError
 from tsugiki.models.config import preset
 from tsugiki.training.devices import DEVICES
-from tsugiki.training.memory import activation_bytes_per_token, max_parameters, training_bytes
+from tsugiki.training.memory import (
+    activation_bytes_per_token,
+    expert_parameters,
+    max_parameters,
+    routed_bytes_per_token,
+    training_bytes,
+)
 from tsugiki.training.planning import micro_batch_rows, shape_of, steps_for, tokens_for
+from tsugiki.training.settings import Parallel
 from tsugiki.training.stage import Config, estimate
 
 GIB = 2**30
@@ -310,6 +317,80 @@ def test_memory_agrees_with_the_worked_values(layout, rows, states_gib, activati
     assert (layers + slack + logits) / GIB == pytest.approx(activations_gib, rel=2e-3)
     total = training_bytes(shape, config, rows) / GIB
     assert 0.75 * (states_gib + activations_gib) < total < 1.15 * (states_gib + activations_gib)
+
+
+def mixture(name="mixtral-8x7b", **parallel):
+    config = swallow_70b(parallel=parallel, hardware=None, micro_batch_tokens=4096)
+    return config, swallow_inputs(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [
+        ("mixtral-8x7b", {"data": 8, "expert": 8}),
+        ("mixtral-8x7b", {"data": 2, "tensor": 4, "expert": 2}),
+        ("qwen3-30b-a3b", {"tensor": 8, "data": 2, "expert": 2}),  # 4 key-value heads: two copies of each
+        ("qwen3-30b-a3b", {"tensor": 16}),
+        ("qwen3-30b-a3b", {"pipeline": 4, "context": 2, "data": 2, "expert": 4}),
+    ],
+)
+def test_mixtures_of_experts_are_planned_in_layouts_that_divide(name, parallel):
+    config, inputs = mixture(name, **parallel)
+    assert [problem for problem in estimate(config, inputs).problems if problem.severity != "warning"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "message", "hint"),
+    [
+        ("mixtral-8x7b", {"data": 16, "expert": 16}, "16 does not divide experts (8)", "1, 2, 4, 8"),
+        ("llama-2-70b", {"tensor": 8, "data": 2, "expert": 2}, "2 does not divide experts (1)", "that do: 1"),
+        ("mixtral-8x7b", {"tensor": 3}, "the width of the experts (14336)", "1, 2, 4, 7, 8"),
+        ("llama-2-70b", {"tensor": 12}, "12 and 8 key-value heads divide neither way", "8, 16, 32, 64"),
+    ],
+)
+def test_a_layout_of_experts_or_heads_that_does_not_divide_names_those_that_do(name, parallel, message, hint):
+    config, inputs = mixture(name, **parallel)
+    problems = estimate(config, inputs).problems
+    hints = [problem.hint for problem in problems if message in problem.message]
+    assert hints
+    assert hint in hints[0]
+
+
+@pytest.mark.parametrize(
+    ("parallel", "degrees"),
+    [
+        ({"data": 4, "expert": 3}, "1, 2, 4"),
+        ({"data": 12, "shard": 3, "expert": 2}, "1, 3, 6, 12"),
+        ({"context": 2, "data": 3, "shard": 1, "expert": 3}, "1, 2, 6"),
+        ({"tensor": 2, "expert": 2}, "1"),
+    ],
+)
+def test_a_degree_of_experts_that_the_data_ranks_do_not_allow_is_refused(parallel, degrees):
+    with pytest.raises(ValueError, match=rf"degrees that do: {degrees} \["):
+        Parallel.model_validate(parallel)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "mixtral-nano"])
+def test_memory_counts_all_experts_and_divides_them_by_their_own_degree(name):
+    shape = preset(name)
+    config, _ = mixture(name)
+    whole = max_parameters(shape, config, first=True, last=True) + expert_parameters(shape, config)
+    assert whole == shape.parameters
+    for degree in (2, 4):
+        spread, _ = mixture(name, data=4, expert=degree)
+        assert expert_parameters(shape, spread) == expert_parameters(shape, config) / degree
+        copied, _ = mixture(name, data=4)
+        assert training_bytes(shape, spread, 1) < training_bytes(shape, copied, 1)
+
+
+def test_memory_of_a_mixtures_activations_counts_the_chosen_experts_only():
+    dense, sparse = preset("mistral-7b"), preset("mixtral-8x7b")
+    kept = activation_bytes_per_token(sparse, bfloat16=True) - activation_bytes_per_token(
+        dense, bfloat16=True
+    )
+    assert kept == 2 * 4 * dense.intermediate_size  # 2 of 8 experts of the dense width
+    assert routed_bytes_per_token(dense, bfloat16=True) == 0
+    assert routed_bytes_per_token(sparse, bfloat16=True) == 2 * 2 * 2 * 4096 + 8 * 8
 
 
 def test_devices_have_sensible_figures():

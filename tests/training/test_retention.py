@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tsugiki.artifacts.files import sha256_of
 from tsugiki.commands.train_checkpoints import checkpoints, export
@@ -23,6 +23,7 @@ from tsugiki.training.checkpoint_files import (
     Retention,
     checkpoint_directories,
     newest_checkpoint,
+    read_checkpoint,
     step_of,
 )
 
@@ -213,6 +214,23 @@ def test_a_model_is_exported_from_the_pieces_of_several_processes(stopped, tmp_p
     assert shape.parameters == read_config(tmp_path / "model").parameters
     for name, tensor in load_file(tmp_path / "model" / "model.safetensors").items():
         assert torch.equal(tensor, whole[name])
+
+
+def test_a_model_that_is_not_what_the_checkpoint_holds_is_found_by_name(stopped, tmp_path):
+    checkpoint = read_checkpoint(exporting.find_checkpoint(stopped, 10))
+    shape, tokenizer = exporting.model_of(checkpoint)
+    exporting.write_model(checkpoint, shape, tokenizer, tmp_path)
+    assert exporting.differing_from(checkpoint, shape, tmp_path) == []
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"][3] += 1e-6
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    weights["other"] = torch.zeros(1)
+    save_file(weights, tmp_path / "model.safetensors")
+    assert exporting.differing_from(checkpoint, shape, tmp_path) == [
+        "model.layers.0.mlp.up_proj.weight",
+        "model.norm.weight",
+        "other",
+    ]
 
 
 def test_an_export_that_can_not_be_made_says_why_and_leaves_nothing(stopped, tmp_path, monkeypatch):

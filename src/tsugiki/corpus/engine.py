@@ -3,6 +3,8 @@
 A task is a module-level function of one JSON-able job; what it makes it writes to files, and what it returns
 is JSON. Daft's own `read_warc` aborts the whole query on a truncated file, so reading is ours (`read.py`),
 one unit a task; `batch_size=1` and `max_concurrency` are what makes it use all cores (docs/architecture.md).
+On this machine the process that asks is one of the workers: it has begun long before Daft's first process has
+started and loaded its modules, and there is one fewer to start.
 On Ray the nodes need Tsugiki installed and the run's directory on a file system that all of them share.
 """
 
@@ -10,12 +12,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any, Literal
 
+from tsugiki.corpus.claims import claims_for, take, takers
 from tsugiki.errors import BY_NAME, DependencyError, StageError, TsugikiError
 
 EngineName = Literal["local", "ray"]
@@ -25,8 +35,20 @@ SMALL_DOCUMENTS = 200_000
 """Up to so many documents, what comes after the units takes less time than starting processes."""
 Task = Callable[[Any], dict[str, Any]]
 
+_TAKEN = {"taken": True}
+"""What a worker reports of a job that another one has taken."""
 
 _REACH_SECONDS = 10.0
+_AGAIN = "run the same command again (finished units are kept), with fewer workers if memory ran out"
+_BEGIN_SECONDS = 20.0
+"""For Daft to be loaded, at most."""
+
+_SWITCH_SECONDS = 5e-4
+"""How long a thread that has work for another core waits for Python's lock; Python's own 5 ms leave cores
+idle between short tasks."""
+
+_Arrived = SimpleQueue[dict[str, Any] | BaseException]
+_ending: list[Thread] = []
 
 
 @dataclass(frozen=True)
@@ -71,7 +93,11 @@ def run_tasks(task: Task, jobs: Sequence[Job], engine: Engine) -> Iterator[dict[
     if engine.threads:
         yield from _with_threads(task, jobs, engine.workers)
         return
-    yield from _with_daft(task, jobs, engine)
+    if engine.name == "ray":
+        yield from _with_daft(task, jobs, engine)
+        return
+    with claims_for(len(jobs)) as claims:
+        yield from _with_others(task, jobs, engine, claims)
 
 
 def _with_threads(task: Task, jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
@@ -83,7 +109,87 @@ def _with_threads(task: Task, jobs: Sequence[Job], workers: int) -> Iterator[dic
         pool.shutdown(cancel_futures=True)
 
 
-def _with_daft(task: Task, jobs: Sequence[Job], engine: Engine) -> Iterator[dict[str, Any]]:
+def _with_others(task: Task, jobs: Sequence[Job], engine: Engine, claims: Path) -> Iterator[dict[str, Any]]:
+    """Do the jobs in this process and in those of Daft: whoever is free takes the next one."""
+    wait_for_others()
+    marked = [{"job": job, "number": number, "claims": str(claims)} for number, job in enumerate(jobs)]
+    others = replace(engine, workers=min(engine.workers, len(jobs)) - 1)
+    arrived: _Arrived = SimpleQueue()
+    begun = Event()
+
+    def follow() -> None:
+        try:
+            for result in _with_daft(task, marked, others, begun):
+                arrived.put(result)
+            arrived.put(
+                StageError("Daft ended before its last job", hint=_AGAIN)
+            )  # only read if one is missing
+        except BaseException as error:  # noqa: BLE001 (raised again by the thread that asked)
+            arrived.put(error)
+        finally:
+            begun.set()
+
+    following = Thread(target=follow, name="daft")
+    _ending.append(following)
+    following.start()
+    begun.wait(_BEGIN_SECONDS)  # loading modules at the same time would take both of them longer
+    left = len(jobs)
+    try:
+        for number, job in enumerate(jobs):
+            if take(claims, number):
+                yield task(job)
+                left -= 1
+            for result in _come(arrived):
+                yield result
+                left -= 1
+        while left:
+            yield _result_of(arrived.get())
+            left -= 1
+    except BaseException:
+        _stop(takers(claims))
+        raise
+
+
+def wait_for_others() -> None:
+    """Wait for Daft's processes to end, which takes them a moment after their last job."""
+    while _ending:
+        _ending.pop().join()
+
+
+def _come(arrived: _Arrived) -> Iterator[dict[str, Any]]:
+    """What has come of the others since this was asked last."""
+    with suppress(Empty):
+        while True:
+            yield _result_of(arrived.get_nowait())
+
+
+def _result_of(one: dict[str, Any] | BaseException) -> dict[str, Any]:
+    if isinstance(one, BaseException):
+        raise one
+    return one
+
+
+@contextmanager
+def quick_switches() -> Iterator[None]:
+    """Let threads that wait for Python's lock have it soon; for as long as this context lasts."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _stop(processes: set[int]) -> None:
+    """End the workers of a run that has failed: their units may take minutes yet."""
+    for process in processes - {os.getpid()}:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+
+
+def _with_daft(
+    task: Task, jobs: Sequence[Job], engine: Engine, begun: Event | None = None
+) -> Iterator[dict[str, Any]]:
     import daft
     from daft.exceptions import DaftCoreException
 
@@ -104,17 +210,25 @@ def _with_daft(task: Task, jobs: Sequence[Job], engine: Engine) -> Iterator[dict
             return [_reported(self.task, job) for job in given.to_pylist()]
 
     worker = Worker(task.__module__, task.__name__)
-    frame = daft.from_pydict({"job": [json.dumps(job) for job in jobs]})
+    partitions = min(len(jobs), 4 * workers) if engine.name == "ray" else 1
+    dealt = [
+        job for first in range(partitions) for job in jobs[first::partitions]
+    ]  # large and small ones mixed
+    frame = daft.from_pydict({"job": [json.dumps(job) for job in dealt]})
     if engine.name == "ray":
-        frame = frame.into_partitions(min(len(jobs), 4 * workers))
+        frame = frame.into_partitions(partitions)
     done = frame.select(worker.run(frame["job"]).alias("report"))
     try:
+        if begun is not None:
+            begun.set()
         for row in done.iter_rows():
-            yield _result_or_raise(json.loads(row["report"]))
+            report = json.loads(row["report"])
+            if report != _TAKEN:
+                yield _result_or_raise(report)
     except (DaftCoreException, RuntimeError) as error:
         raise StageError(
             f"a worker process failed: {error}",
-            hint="run the same command again (finished units are kept), with fewer workers if memory ran out",
+            hint=_AGAIN,
         ) from error
 
 
@@ -153,8 +267,13 @@ def _reach(address: str | None) -> None:
 
 def _reported(task: Task, given: str) -> str:
     """Run in a worker process; errors of ours cross to the driver as data, not as Daft's text."""
+    job = json.loads(given)
+    if "claims" in job:
+        if not take(Path(job["claims"]), job["number"]):
+            return json.dumps(_TAKEN)
+        job = job["job"]
     try:
-        return json.dumps({"result": task(json.loads(given))})
+        return json.dumps({"result": task(job)})
     except TsugikiError as error:
         return json.dumps({"error": error.as_dict()})
 

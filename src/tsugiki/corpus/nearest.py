@@ -18,6 +18,7 @@ from tsugiki.corpus.neardup.units import blocks_of
 from tsugiki.errors import StageError
 
 _BLOCK_DOCUMENTS = 4096
+_LEAST_DOCUMENTS = 256
 _NGRAM_BYTES = 64  # of an indexed n-gram: hash, owner, order, start, and copies while it is made
 _MOST_COMMON = 8192
 """So many n-grams count as common at most."""
@@ -99,7 +100,8 @@ def _nearest_of(
 
     similarity, containment = np.zeros((2, held_out.size))
     alike = [np.empty((0, 2), np.int64)]
-    blocks = blocks_of(held.size, _BLOCK_DOCUMENTS)
+    even = -(-held.size // (8 * threads))  # small enough that all threads end at about one time
+    blocks = blocks_of(held.size, min(_BLOCK_DOCUMENTS, max(_LEAST_DOCUMENTS, even)))
     with ThreadPoolExecutor(threads) as pool:
         for part in map(compare, blocks) if threads == 1 else pool.map(compare, blocks):
             np.maximum(similarity, part.similarity, out=similarity)

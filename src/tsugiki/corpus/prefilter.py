@@ -30,6 +30,7 @@ HEAD_BYTES = 1 << 16
 """No more of a page is looked at."""
 
 _EVIDENCE_BYTES = 1 << 14
+_EVIDENCE_CHARACTERS = 2000  # so many that are not ASCII tell as much as all
 _EVIDENCE_IN_TITLE = 2
 _EVIDENCE_IN_HEAD = 20
 _EVIDENCE_BEYOND_DOUBT = 60
@@ -148,7 +149,9 @@ def _is_contradicted(view: Table, begin: int, head: bytes, facts: _Facts) -> boo
         return False
     end = min(_EVIDENCE_BYTES, view.size)
     if facts.evidence is not None:  # the quickest way to tell most pages that are what they seem
-        hits, _ = kernel.count_utf8(view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT)
+        hits, _ = kernel.count_utf8(
+            view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT, _EVIDENCE_CHARACTERS
+        )
         if hits >= _EVIDENCE_BEYOND_DOUBT:
             return False
     if not facts.ascii_script and _has_escapes(head, end):
@@ -194,10 +197,10 @@ def _has_evidence(
         return False
     table = _NOTHING if facts.evidence is None else facts.evidence
     if title[0] >= 0 and facts.evidence is not None:
-        hits, broken = kernel.count_utf8(view, *title, table, _EVIDENCE_IN_TITLE)
+        hits, broken = kernel.count_utf8(view, *title, table, _EVIDENCE_IN_TITLE, _EVIDENCE_CHARACTERS)
         if not broken and hits >= _EVIDENCE_IN_TITLE:
             return True
-    hits, broken = kernel.count_utf8(view, 0, end, table, _EVIDENCE_IN_HEAD)
+    hits, broken = kernel.count_utf8(view, 0, end, table, _EVIDENCE_IN_HEAD, _EVIDENCE_CHARACTERS)
     if hits >= _EVIDENCE_IN_HEAD and _STRAY * broken <= hits:
         return True
     if not broken:
@@ -213,12 +216,12 @@ def _has_escapes(head: bytes, end: int) -> bool:
 
 def _is_legacy(view: Table, end: int, title: tuple[int, int], table: Table) -> bool:
     """Whether the head reads as text of the language in the table's encoding."""
-    hits, valid, broken = kernel.count_legacy(view, 0, end, table)
+    hits, valid, broken = kernel.count_legacy(view, 0, end, table, _EVIDENCE_CHARACTERS)
     if _LEGACY_VALID * (broken - 1) > valid or hits < _LEGACY_FREQUENT * valid:  # one stray byte is no sign
         return False
     if hits >= _EVIDENCE_IN_HEAD:
         return True
-    return title[0] >= 0 and bool(kernel.count_legacy(view, *title, table)[0] >= _EVIDENCE_IN_TITLE)
+    return title[0] >= 0 and bool(kernel.count_legacy(view, *title, table, _EVIDENCE_CHARACTERS)[0] >= _EVIDENCE_IN_TITLE)
 
 
 def _in_script(view: Table, begin: int, body: bytes, http_charset: str | None, facts: _Facts) -> bool:

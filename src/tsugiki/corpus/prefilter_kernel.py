@@ -206,7 +206,9 @@ def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
 INSIDE, OUTSIDE, NEUTRAL = 1, 2, 3
 """What a table of the kernels says of a character; 0: none of them. NEUTRAL: valid, but says nothing."""
 
+_LOW_BITS = np.uint64(0x0101010101010101)
 _HIGH_BITS = np.uint64(0x8080808080808080)
+_ONE, _THREE, _SEVEN, _TOP_BYTE = np.uint64(1), np.uint64(3), np.uint64(7), np.uint64(56)
 
 
 @_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always", cache=True)
@@ -227,16 +229,35 @@ def code_point(head: Any, place: int, end: int) -> int:
     return int((code << 3) | length)
 
 
+@_kernel(nb.int64(nb.uint64), inline="always", cache=True)
+def first_marked(marks: Any) -> int:
+    """Which byte of a word is the first (lowest) that has its high bit set; `marks` has no other bits.
+
+    The lowest bit, brought to the foot of its byte, less one is 1 in all bits of the bytes below; one bit of
+    each of these is added up by the multiplication.
+    """
+    below = ((marks & (~marks + _ONE)) >> _SEVEN) - _ONE
+    return np.int64(((below & _LOW_BITS) * _LOW_BITS) >> _TOP_BYTE)  # type: ignore[no-any-return]
+
+
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.int64), nogil=True, cache=True)
 def _skip_ascii(head: Any, words: Any, place: int, end: int) -> int:
     """The first place from `place` on whose byte is not ASCII; `words` is `head`, eight bytes each."""
+    if place >= end or head[place] >= 0x80:  # noqa: PLR2004
+        return min(place, end)
+    k = place >> 3
+    if k < words.size:
+        marks = words[k] & (_HIGH_BITS << (np.uint64(place & 7) << _THREE))
+        while marks == 0:
+            k += 1
+            if k >= words.size:
+                break
+            marks = words[k] & _HIGH_BITS
+        if marks != 0:
+            return min((k << 3) + first_marked(marks), end)
+        place = k << 3
     while place < end and head[place] < 0x80:  # noqa: PLR2004
         place += 1
-        if place & 7 == 0:
-            word = place >> 3
-            while word < words.size and words[word] & _HIGH_BITS == 0:
-                word += 1
-            place = word << 3
     return min(place, end)
 
 
@@ -247,20 +268,21 @@ def words_of(head: Any) -> Any:
 
 
 @_kernel(
-    nb.types.UniTuple(nb.int64, 2)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64),
+    nb.types.UniTuple(nb.int64, 2)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64),
     nogil=True,
     cache=True,
 )
-def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int) -> Any:
+def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int, most: int) -> Any:
     """How many characters of head[begin:end] are INSIDE by `table`, and how many bytes are no UTF-8.
 
-    `table` is of the code points up to FFFF. Stops at `enough` characters, or behind `enough` such bytes.
+    `table` is of the code points up to FFFF. Stops at `enough` characters, behind `enough` such bytes, or
+    behind `most` characters that are not ASCII, whatever they are.
     """
     words = words_of(head)
     hits = 0
     broken = 0
     place = begin
-    while hits < enough and broken <= enough:
+    while hits < enough and broken <= enough and most > 0:
         place = _skip_ascii(head, words, place, end)
         if place >= end:
             break
@@ -271,24 +293,30 @@ def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int) -> Any:
             broken += 1
             place += 1
             continue
+        most -= 1
         place += found & 7
         code = found >> 3
         hits += code < table.size and table[code] == INSIDE
     return hits, broken
 
 
-@_kernel(nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1]), nogil=True, cache=True)
-def count_legacy(head: Any, begin: int, end: int, table: Any) -> Any:
+@_kernel(
+    nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64),
+    nogil=True,
+    cache=True,
+)
+def count_legacy(head: Any, begin: int, end: int, table: Any, most: int) -> Any:
     """The same for a legacy encoding: characters INSIDE, valid ones (INSIDE or OUTSIDE) and invalid bytes.
 
-    `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte.
+    `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte. Stops
+    behind `most` characters and invalid bytes.
     """
     hits = 0
     valid = 0
     broken = 0
     words = words_of(head)
     place = _skip_ascii(head, words, begin, end)
-    while place < end:
+    while place < end and most > 0:
         kind = np.uint8(0)
         if place + 1 < end:
             kind = table[(np.int64(head[place]) << 8) | np.int64(head[place + 1])]
@@ -298,5 +326,6 @@ def count_legacy(head: Any, begin: int, end: int, table: Any) -> Any:
         hits += kind == INSIDE
         valid += kind == INSIDE or kind == OUTSIDE  # noqa: PLR1714 (as numba wants it)
         broken += kind == 0
+        most -= 1
         place = _skip_ascii(head, words, place + step, end)
     return hits, valid, broken

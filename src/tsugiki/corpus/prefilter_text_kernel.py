@@ -16,6 +16,7 @@ from tsugiki.corpus.prefilter_kernel import (
     OUTSIDE,
     begins,
     code_point,
+    first_marked,
     is_letter,
     is_space,
     lower_word,
@@ -28,35 +29,43 @@ _SCRIPT, _STYLE = map(lower_word, ("script", "style"))
 _BYTES = nb.types.Array(nb.uint8, 1, "C", readonly=True)
 _WORDS = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 _HASH_START = np.uint64(0xCBF29CE484222325)
-_LOW_BITS = np.uint64(0x0101010101010101)
+_SEVEN_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _HIGH_BITS = np.uint64(0x8080808080808080)
+_ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ALL_OPEN = np.uint64(0x3C3C3C3C3C3C3C3C)  # < in every byte
 _ALL_CLOSE = np.uint64(0x3E3E3E3E3E3E3E3E)  # > in every byte
 _TOP_SIX = np.uint64(58)
-_ONE = np.uint64(1)
+_ONE, _THREE = np.uint64(1), np.uint64(3)
 
 
-@_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), inline="always", cache=True)
+@_kernel(nb.uint64(nb.uint64), inline="always", cache=True)
+def _zero_bytes(word: Any) -> Any:
+    """The high bit of each byte that is 0, and no other (exact, unlike the shorter (w - 01...) & ~w & 80...)."""
+    return ~(((word & _SEVEN_BITS) + _SEVEN_BITS) | word) & _HIGH_BITS
+
+
+@_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), nogil=True, cache=True)
 def _find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
     """The first place from `begin` on of the byte that `pattern` has eight times; the size if there is none.
 
-    words: `head`, eight bytes each. A word has a zero byte if and only if (w - 01...) & ~w & 80... is not 0.
+    words: `head`, eight bytes each.
     """
-    byte = np.uint8(pattern & np.uint64(0xFF))
     place = begin
-    while place < head.size:
-        if head[place] == byte:
-            return place
+    k = place >> 3
+    if k < words.size:
+        marks = _zero_bytes(words[k] ^ pattern) & (_ALL_BITS << (np.uint64(place & 7) << _THREE))
+        while marks == 0:
+            k += 1
+            if k >= words.size:
+                break
+            marks = _zero_bytes(words[k] ^ pattern)
+        if marks != 0:
+            return (k << 3) + first_marked(marks)
+        place = k << 3
+    byte = np.uint8(pattern & np.uint64(0xFF))
+    while place < head.size and head[place] != byte:
         place += 1
-        if place & 7 == 0:
-            k = place >> 3
-            while k < words.size:
-                word = words[k] ^ pattern
-                if (word - _LOW_BITS) & ~word & _HIGH_BITS:
-                    break
-                k += 1
-            place = k << 3
-    return head.size
+    return min(place, head.size)
 
 
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64), nogil=True, cache=True)

@@ -9,6 +9,7 @@ index/                         band keys for later corpora, where that was asked
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ from tsugiki.errors import DataError, InputError
 if TYPE_CHECKING:
     from tsugiki.corpus.engine import Engine
     from tsugiki.corpus.histograms import Histograms
+    from tsugiki.corpus.resources import Resources
     from tsugiki.corpus.segments import Segment
     from tsugiki.corpus.statistics import UnitStatistics
-    from tsugiki.corpus.toolbox import Resources
+    from tsugiki.corpus.toolbox import Toolbox
 
 __all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "run"]
 
@@ -51,25 +53,33 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     Raises InputError where files are missing or of an unknown kind, DataError where the crawl holds no page,
     none of the language, or none that passes, StageError where the split can't be proven.
     """
-    from tsugiki.corpus.assemble import Material, assemble
-    from tsugiki.corpus.engine import give_memory_back
-    from tsugiki.corpus.toolbox import open_toolbox
+    from tsugiki.corpus.engine import give_memory_back, quick_switches, wait_for_others
 
     give_memory_back()
     start = time.perf_counter()
+    with quick_switches():
+        outcome = _made(config, inputs, out, start)
+    wait_for_others()
+    seconds = time.perf_counter() - start
+    out.metrics.append(step="all", documents=outcome.counts["documents"], seconds=round(seconds, 3))
+    return outcome
+
+
+def _made(config: Config, inputs: Inputs, out: Workspace, start: float) -> Outcome:
     resources = _resources(config, inputs, out)
-    toolbox = open_toolbox(config, resources)  # says now what is wrong in a list or a model
     files = input_files(config, inputs)
     engine = _engine(config, files)
+    if engine.name != "local":
+        _toolbox(config, resources)  # says now what is wrong in a list or a model; here the first unit does
     units = _make_units(config, files, resources, engine, out)
+    from tsugiki.corpus.assemble import Material, assemble  # loading them would keep the workers waiting
+
+    toolbox = _toolbox(config, resources)
     statistics, histograms, segments = _gather(units, toolbox)
     _note(out, statistics, files, time.perf_counter() - start)
     _check(config, statistics, len(files))
     older = tuple(inputs.path(name) for name in config.near_duplicates.against)
-    outcome = assemble(Material(config, toolbox.pack, segments, statistics, histograms, older, engine), out)
-    seconds = time.perf_counter() - start
-    out.metrics.append(step="all", documents=outcome.counts["documents"], seconds=round(seconds, 3))
-    return outcome
+    return assemble(Material(config, toolbox.pack, segments, statistics, histograms, older, engine), out)
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,12 @@ def _same(left: str, right: str) -> bool:
 
 def _resources(config: Config, inputs: Inputs, out: Workspace) -> Resources:
     """Where the configuration's files are; block lists are read once here and saved for the workers."""
-    from tsugiki.corpus.toolbox import Resources, save_host_lists
+    from tsugiki.corpus.resources import Resources
 
     lists = None
     if config.hosts.lists is not None:
+        from tsugiki.corpus.toolbox import save_host_lists
+
         target = out.work / "host-lists.safetensors"
         save_host_lists(inputs[config.hosts.lists], config.hosts.categories, target)
         lists = str(target)
@@ -148,6 +160,15 @@ def _resources(config: Config, inputs: Inputs, out: Workspace) -> Resources:
     items = [str(path) for name in names for path in inputs[name]]
     model = str(inputs.path(config.classifier.model)) if config.classifier else None
     return Resources(lists, tuple(items), model)
+
+
+def _toolbox(config: Config, resources: Resources) -> Toolbox:
+    """The one that units in this process have loaded, if there were any."""
+    from tsugiki.corpus.toolbox import toolbox_of
+
+    return toolbox_of(
+        json.dumps({"config": config.model_dump(mode="json"), "resources": resources.as_dict()})
+    )
 
 
 def _engine(config: Config, files: Sequence[InputFile]) -> Engine:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,28 +18,13 @@ from tsugiki.corpus.contamination import Contamination
 from tsugiki.corpus.features import feature_types
 from tsugiki.corpus.hosts.filter import UrlFilter
 from tsugiki.corpus.hosts.lists import HostLists
+from tsugiki.corpus.resources import Resources
 from tsugiki.corpus.rules import Rule
 from tsugiki.languages import LanguagePack, load_pack
 
+__all__ = ["CONTAMINATED", "Resources", "Toolbox", "open_toolbox", "save_host_lists", "toolbox_of"]
+
 CONTAMINATED = "contaminated_items"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Files that a unit needs besides its own: where the configuration's references lie on this machine."""
-
-    host_lists: str | None = None
-    items: tuple[str, ...] = ()
-    classifier: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Resources:
-        """The opposite of `as_dict`."""
-        return cls(**{**data, "items": tuple(data["items"])})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from tsugiki.corpus.engine import Engine, run_tasks
 from tsugiki.corpus.items import WHOLE, Span
 from tsugiki.corpus.remote import is_local
 from tsugiki.corpus.spans import UNIT_BYTES, spans_of
-from tsugiki.corpus.unit import make_unit
 from tsugiki.corpus.unit_progress import Amounts, Watch, speed
 
 if TYPE_CHECKING:
@@ -22,6 +21,13 @@ if TYPE_CHECKING:
     from tsugiki.corpus.stage import InputFile
 
 _MEGABYTE = 1e6
+
+
+def make_unit(job: dict[str, Any]) -> dict[str, Any]:
+    """`unit.make_unit`; what that needs is loaded only here, so that workers load it beside each other."""
+    from tsugiki.corpus import unit
+
+    return unit.make_unit(job)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,9 @@ def _pieces(file: InputFile, unit_bytes: int) -> list[Piece]:
 
 def _make(missing: Sequence[Piece], pieces: Sequence[Piece], making: Making) -> None:
     """Make the units of the `missing` ones of all `pieces`, and tell how far that is."""
+    missing = sorted(
+        missing, key=lambda piece: -(piece.bytes or 0)
+    )  # so that all workers end at about one time
     jobs = [
         {
             **making.job,

@@ -24,6 +24,7 @@ from tsugiki.models.names import (
     stored_pieces,
     stored_shapes,
 )
+from tsugiki.models.quiet import quiet
 from tsugiki.models.sharding import copy_whole, gathered, named_parameters
 from tsugiki.models.tokenizer import TOKENIZER_FILE, TextTokenizer, pieces_in_json
 from tsugiki.models.weights import (
@@ -237,7 +238,7 @@ def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Pa
 def _transformers_logits(directory: Path, ids_BT: Tensor) -> Tensor:
     from transformers import AutoModelForCausalLM
 
-    with _quiet_transformers():
+    with quiet(), _quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )

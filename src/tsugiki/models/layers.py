@@ -7,6 +7,7 @@ random state stays as it is, and forgotten weights show at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,10 +17,14 @@ from tsugiki.models.products import linear
 
 
 class Linear(nn.Linear):
-    """A matrix, without bias unless asked for."""
+    """A matrix, without bias unless asked for.
+
+    `multiply` is `products.linear`; `training.precision` replaces it where a recipe computes in float8.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, bias=bias)
+        self.multiply: Callable[[Tensor, Tensor, Tensor | None], Tensor] = linear
 
     def reset_parameters(self) -> None:
         """Fill with NaN."""
@@ -28,7 +33,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (..., I) to outputs (..., O)."""
-        return linear(x, self.weight, self.bias)
+        return self.multiply(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):

@@ -46,7 +46,7 @@ def render(run_directory: Path) -> str:
     run = read_run(run_directory)
     comparisons = read_comparisons(run)
     palette = assign_colours(run, comparisons)
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         run=run,
         verdict=verdict(run, comparisons, palette),
         tiles=tiles(run, comparisons),
@@ -102,7 +102,7 @@ def _legend_mark(css: str) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Templates escape everything; a name that a template misspells is an error, not an empty place."""
     environment = Environment(
         loader=PackageLoader("tsugiki.report"),

@@ -82,19 +82,20 @@ def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
     (attention's backward pass with a mask is one): runs there agree to rounding, not to the bit.
     """
     memory: Any = torch.utils.deterministic  # its one attribute is set through the module's class
-    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    before = (torch.get_num_threads(), torch.get_deterministic_debug_mode())
     fill_before = memory.fill_uninitialized_memory
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or _cores())
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # as use_deterministic_algorithms does, which imports torch._inductor for it: a second at every start
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # Filling new memory with NaN would find reads of unset memory, at the price of a pass over every tensor.
     memory.fill_uninitialized_memory = False
     try:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         memory.fill_uninitialized_memory = fill_before
 
 

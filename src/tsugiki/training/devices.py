@@ -15,12 +15,14 @@ class Device:
     bfloat16_flops, float32_flops: peak floating-point operations a second, dense.
     utilisation: the share of the peak that training at a sensible layout reaches (MFU).
     memory_bytes: None where the machine that plans is meant (its own memory is looked at by the workflow).
+    float8: it multiplies float8 numbers.
     """
 
     bfloat16_flops: float
     float32_flops: float
     utilisation: float
     memory_bytes: float | None
+    float8: bool = False
 
 
 DEVICES: Mapping[str, Device] = {
@@ -32,8 +34,8 @@ DEVICES: Mapping[str, Device] = {
     # reached 43, 46 and 51 % with 7B, 13B and 70B on A100-40GB (134, 143 and 158 TFLOP/s of 312).
     "a100-40gb": Device(312e12, 156e12, 0.4, 40 * GIB),
     "a100-80gb": Device(312e12, 156e12, 0.4, 80 * GIB),
-    "h100-80gb": Device(989e12, 494.5e12, 0.4, 80 * GIB),
-    "h200-141gb": Device(989e12, 494.5e12, 0.4, 141e9),
+    "h100-80gb": Device(989e12, 494.5e12, 0.4, 80 * GIB, float8=True),
+    "h200-141gb": Device(989e12, 494.5e12, 0.4, 141e9, float8=True),
 }
 
 DEFAULT_ACCELERATOR = "h100-80gb"

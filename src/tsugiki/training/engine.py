@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -14,6 +14,8 @@ from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.compute import Compute
 from tsugiki.training.counts import Counts
+from tsugiki.training.precision.products import Float8
+from tsugiki.training.precision.watch import Float8Report
 from tsugiki.training.validation import ValidationSet, measure
 
 
@@ -21,18 +23,25 @@ from tsugiki.training.validation import ValidationSet, measure
 class StepResult:
     """One step: cross entropy in nats summed over `counted` targets; the gradient's norm before clipping.
 
-    figures: more of the step, by the names of the metrics.
+    figures: more of the step, by the names of the metrics. float8: see `Engine.watch_float8`.
     """
 
     nats: float
     counted: int
     gradient_norm: float
     figures: Mapping[str, float] = field(default_factory=dict)
+    float8: Float8Report | None = None
 
     @property
     def loss(self) -> float:
         """Mean cross entropy in nats a counted token."""
         return self.nats / max(1, self.counted)
+
+    def with_float8(self, report: Float8Report | None) -> StepResult:
+        """With what was found of float8, if anything was."""
+        if report is None:
+            return self
+        return replace(self, float8=report, figures={**self.figures, **report.figures})
 
     @property
     def is_finite(self) -> bool:
@@ -46,6 +55,22 @@ class Engine(Protocol):
     optimizer: torch.optim.Optimizer
     rank: int
     ranks: int
+
+    @property
+    def precision(self) -> str:
+        """What is in force now: float32, bfloat16 or one of the float8 recipes."""
+
+    def fall_back(self) -> bool:
+        """From the next step on bfloat16 in place of float8; False where there is nothing to fall back from.
+
+        Every process calls it at the same step. Weights and optimizer state stay as they are.
+        """
+
+    def watch_float8(self) -> None:
+        """Measure in the next step how well float8 keeps numbers (`StepResult.float8`), if it is in force.
+
+        Every process calls it at the same step.
+        """
 
     @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -79,13 +104,35 @@ class Alone:
     rank, ranks = 0, 1
 
     def __init__(
-        self, decoder: Decoder, optimizer: torch.optim.Optimizer, compute: Compute, rows_at_once: int
+        self,
+        decoder: Decoder,
+        optimizer: torch.optim.Optimizer,
+        compute: Compute,
+        rows_at_once: int,
+        float8: Float8 | None = None,
     ) -> None:
         self.decoder = decoder
         self.optimizer = optimizer
         self.compute = compute
         self.rows_at_once = rows_at_once
+        self.float8 = float8
         self.parameters = dict(decoder.named_parameters())
+
+    @property
+    def precision(self) -> str:
+        """See `Engine.precision`."""
+        if self.float8 is not None:
+            return self.float8.precision
+        return "bfloat16" if self.compute.bfloat16 else "float32"
+
+    def fall_back(self) -> bool:
+        """See `Engine.fall_back`."""
+        return self.float8 is not None and self.float8.fall_back()
+
+    def watch_float8(self) -> None:
+        """See `Engine.watch_float8`."""
+        if self.float8 is not None:
+            self.float8.watch()
 
     def load(self, mixture: Mixture, step: int) -> Batch:
         """All rows."""
@@ -97,7 +144,7 @@ class Alone:
 
     def train(self, batch: Batch, clip: float, _counted: int) -> StepResult:
         """See `Engine.train`."""
-        return optimizer_step(
+        result = optimizer_step(
             self.decoder,
             self.optimizer,
             batch,
@@ -105,6 +152,8 @@ class Alone:
             rows_at_once=self.rows_at_once,
             clip=clip,
         )
+        found = None if self.float8 is None else self.float8.report(self.compute.device)
+        return result.with_float8(found)
 
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""

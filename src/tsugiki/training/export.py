@@ -21,7 +21,7 @@ from tsugiki.models.config import DecoderConfig
 from tsugiki.models.directory import CONFIG_FILE, Parity, check_parity, read_config, write_tokenizer
 from tsugiki.models.names import export_config, export_tensors, stored_shapes
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer
-from tsugiki.models.weights import SHARD_BYTES, write_stream
+from tsugiki.models.weights import SHARD_BYTES, read_headers, read_tensors, write_stream
 from tsugiki.training.checkpoint import Reader
 from tsugiki.training.checkpoint_files import (
     KEPT,
@@ -35,8 +35,9 @@ from tsugiki.training.checkpoint_files import (
 
 GENERATION = "generation_config.json"
 PARITY_TOLERANCE = 1e-4
-"""As the stage's own proof has it."""
+"""Largest difference between our logits and those of transformers, both in float32."""
 PARITY_SHAPE = (2, 64)
+"""Rows and tokens that the parity is measured on."""
 
 
 def write_model_files(shape: DecoderConfig, tokenizer: TextTokenizer, work: Path) -> None:
@@ -97,18 +98,49 @@ def export_checkpoint(
     checkpoint = _read(directory)
     shape, tokenizer = model_of(checkpoint)
     parity = None
-    with atomic_directory(out) as partial, Reader(checkpoint) as reader:
-        config = export_config(shape)
-        sizes_bytes = {name: dtype.itemsize * math.prod(size) for name, size in stored_shapes(config).items()}
-        write_stream(partial, sizes_bytes, _tensors(reader, shape, dtype), shard_bytes=shard_bytes)
-        write_tokenizer(tokenizer, partial)
-        ends = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
-        write_json(partial / GENERATION, {"_from_model_config": True, **ends})
-        name = str(dtype).removeprefix("torch.")
-        write_json(partial / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
+    with atomic_directory(out) as partial:
+        write_model(checkpoint, shape, tokenizer, partial, dtype=dtype, shard_bytes=shard_bytes)
         if check:
             parity = check_parity(partial, _drawn_ids(tokenizer), PARITY_TOLERANCE)
     return parity
+
+
+def write_model(
+    checkpoint: Checkpoint,
+    shape: DecoderConfig,
+    tokenizer: TextTokenizer,
+    directory: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the files of a model directory, as `models.directory.save_model` does, out of a checkpoint."""
+    config = export_config(shape)
+    sizes_bytes = {name: dtype.itemsize * math.prod(size) for name, size in stored_shapes(config).items()}
+    with Reader(checkpoint) as reader:
+        write_stream(directory, sizes_bytes, _tensors(reader, shape, dtype), shard_bytes=shard_bytes)
+    write_tokenizer(tokenizer, directory)
+    ends = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
+    write_json(directory / GENERATION, {"_from_model_config": True, **ends})
+    name = str(dtype).removeprefix("torch.")
+    write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
+
+
+def differing_from(checkpoint: Checkpoint, shape: DecoderConfig, directory: Path) -> list[str]:
+    """Names of the tensors that are not, to the bit, in `directory` what the checkpoint holds, sorted.
+
+    One tensor at a time is read of both.
+    """
+    entries = read_headers(directory)
+    different = set(entries)
+    with Reader(checkpoint) as reader:
+        for name, tensor in _tensors(reader, shape, torch.float32):
+            stored = dict(read_tensors(entries[name].file, [name])) if name in entries else {}
+            if name in stored and torch.equal(stored[name], tensor):
+                different.discard(name)
+            else:
+                different.add(name)
+    return sorted(different)
 
 
 def model_of(checkpoint: Checkpoint) -> tuple[DecoderConfig, TextTokenizer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +16,8 @@ from tsugiki.errors import StageError
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
     load_weights,
-    read_config,
 )
-from tsugiki.models.tokenizer import load_tokenizer
-from tsugiki.training.checkpoint import newest_checkpoint, restore_weights
+from tsugiki.training.checkpoint_files import Checkpoint, newest_checkpoint
 from tsugiki.training.checkpointing import retention_of
 from tsugiki.training.compute import Compute, choose_device, deterministic, peak_memory_bytes
 from tsugiki.training.engine import Alone, Engine
@@ -28,24 +27,32 @@ from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.outside import check_processes, place_of, train_as_first
 from tsugiki.training.planning import micro_batch_rows
+from tsugiki.training.precision.products import use_float8
 from tsugiki.training.preparation import (
     Plan,
     balance_weight,
     check_layout,
     directory_of,
-    new_shape,
     plan_of,
-    starting_model,
+    starting_decoder,
+    starting_point,
     token_sources,
-    trained_tokenizer,
 )
 from tsugiki.training.ranks import JOB
-from tsugiki.training.results import check_reading, check_training, outcome_of, save
+from tsugiki.training.results import (
+    check_reading,
+    check_training,
+    outcome_of,
+    save,
+    save_checkpointed,
+)
 from tsugiki.training.routers import routers_of
 from tsugiki.training.stage import Config
 
 if TYPE_CHECKING:
+    from tsugiki.models.config import DecoderConfig
     from tsugiki.training.parallel.mesh import World
+    from tsugiki.training.parallel.together import Together
 
 
 def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
@@ -53,27 +60,30 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     check_processes(config.parallel.product)
     device = choose_device(config.device)
     with deterministic(config.threads, device) as threads:
-        tokenizer, decoder = starting_model(config, inputs, out)
-        check_layout(config, decoder.config, device)
+        tokenizer, shape = starting_point(config, inputs, out)
+        check_layout(config, shape, device)
         sources = token_sources(config, inputs, tokenizer, out)
-        plan = plan_of(config, inputs, tokenizer, decoder.config, sources)
+        plan = plan_of(config, inputs, tokenizer, shape, sources)
         check_reading(plan, inputs)
-        write_model_files(decoder.config, tokenizer, out.work)
+        write_model_files(shape, tokenizer, out.work)
         out.log.info(
             "%d steps of %d tokens on %s, %s, %d threads",
             *(plan.mixture.steps, config.batch_tokens, device, config.parallel.text, threads),
         )
         if config.parallel.product > 1:
-            counters = _train_together(plan, inputs, out, decoder)
+            counters, trained = _train_together(plan, inputs, out)
+            finish = partial(save_checkpointed, plan, trained, out.root)
         else:
+            decoder = starting_decoder(config, inputs, shape)
             counters = run_steps(_run_alone(plan, decoder, device), out)
+            finish = partial(save, plan, decoder, tokenizer, out.root)
         out.metrics.append(
             event="finished",
             tokens_per_second=counters.tokens_per_second,
             peak_memory_bytes=peak_memory_bytes(device),
         )
         check_training(config, plan.mixture, counters)
-        parity = save(plan, decoder, tokenizer, out.root)
+        parity = finish()
         retention_of(config).close(out.work)
     return outcome_of(
         plan,
@@ -90,13 +100,14 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device) -> Run:
     decoder.to(device).train()
     compute = Compute(
         device,
-        bfloat16=config.precision == "bfloat16",
+        bfloat16=config.precision != "float32",
         document_masking=config.document_masking,
         z_loss=config.z_loss,
         routers=routers_of(decoder, balance=balance_weight(config, decoder.config), z=config.router_z_loss),
     )
-    optimizer = _optimizer(config, decoder.named_parameters())
-    return _run(plan, Alone(decoder, optimizer, compute, micro_batch_rows(config)))
+    optimizer = optimizer_of(config, decoder.named_parameters())
+    float8 = use_float8(config, decoder.config, [decoder], device)
+    return _run(plan, Alone(decoder, optimizer, compute, micro_batch_rows(config), float8))
 
 
 def _run(plan: Plan, engine: Engine) -> Run:
@@ -110,7 +121,8 @@ def _run(plan: Plan, engine: Engine) -> Run:
     )
 
 
-def _optimizer(config: Config, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> torch.optim.AdamW:
+def optimizer_of(config: Config, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> torch.optim.AdamW:
+    """AdamW as the recipe wants it."""
     return adamw(
         parameters,
         learning_rate=config.learning_rate,
@@ -121,8 +133,8 @@ def _optimizer(config: Config, parameters: Iterable[tuple[str, torch.nn.Paramete
     )
 
 
-def _train_together(plan: Plan, inputs: Inputs, out: Workspace, decoder: Decoder) -> Counters:
-    """Train in several processes; afterwards `decoder` holds the result."""
+def _train_together(plan: Plan, inputs: Inputs, out: Workspace) -> tuple[Counters, Checkpoint]:
+    """Train in several processes; the result is in the last checkpoint, and never whole in this process."""
     parallel = plan.config.parallel
     job = {
         "config": plan.config.model_dump(mode="json"),
@@ -146,38 +158,37 @@ def _train_together(plan: Plan, inputs: Inputs, out: Workspace, decoder: Decoder
             f"the last checkpoint is {found and found.step}, not {plan.mixture.steps}",
             hint="run the same command again: it goes on from there",
         )
-    restore_weights(found, dict(decoder.named_parameters()))
-    return Counters(**read_json(out.work / RESULT))
+    return Counters(**read_json(out.work / RESULT)), found
 
 
 def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) -> Run:
     """What one of several processes works with; its part of the model is loaded or drawn."""
+    tokenizer, shape = starting_point(config, inputs, out)
+    plan = plan_of(config, inputs, tokenizer, shape, token_sources(config, inputs, tokenizer, out))
+    engine = engine_of(config, shape, world)
+    for part in engine.decoders:
+        if isinstance(config.model, str):
+            load_weights(part, directory_of(config.model, inputs))
+        else:
+            initialise(part, config.seed)
+    engine.optimizer = optimizer_of(config, engine.parameters.items())
+    return _run(plan, engine)
+
+
+def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:
+    """The engine of one of several processes, without weights and optimizer."""
     from tsugiki.training.parallel.together import Together
 
-    directory = None
-    if isinstance(config.model, str):
-        directory = directory_of(config.model, inputs)
-        tokenizer, shape = load_tokenizer(directory), read_config(directory)
-    else:
-        tokenizer = trained_tokenizer(config, inputs, out)
-        shape = new_shape(config.model, tokenizer)
-    plan = plan_of(config, inputs, tokenizer, shape, token_sources(config, inputs, tokenizer, out))
-    engine = Together(
+    return Together(
         shape,
         world,
         sequence_length=config.sequence_length,
         rows_at_once=micro_batch_rows(config),
         precision=config.precision,
+        float8=lambda parts: use_float8(config, shape, parts, world.device),
         document_masking=config.document_masking,
         z_loss=config.z_loss,
         balance_loss=balance_weight(config, shape),
         router_z_loss=config.router_z_loss,
         recompute=config.recompute,
     )
-    for part in engine.decoders:
-        if directory is None:
-            initialise(part, config.seed)
-        else:
-            load_weights(part, directory)
-    engine.optimizer = _optimizer(config, engine.parameters.items())
-    return _run(plan, engine)

@@ -46,6 +46,10 @@ class Counters:
     validation: list[dict[str, Any]] = field(default_factory=list)
     tokens_per_second: float | None = None
     """Median over the steps of the last process that made any."""
+    precision: str = ""
+    """What is in force (`Engine.precision`): bfloat16 after falling back from float8, for good."""
+    float8_worst: dict[str, Any] | None = None
+    """The operand that float8 kept worst so far: step, matrix, operand, sqnr in dB."""
 
     @property
     def final_loss(self) -> float:
@@ -88,10 +92,16 @@ def run_steps(run: Run, out: Workspace) -> Counters:
             rate = _set_learning_rate(run, step)
             batch = run.engine.load(run.mixture, step)
             counts = run.engine.add_up(count(batch, run.piece_bytes, len(run.mixture.shares)))
+            if step % run.config.float8_measure_every_steps == 0:
+                run.engine.watch_float8()
             result = run.engine.train(batch, run.config.clip, int(counts.targets.sum()))
             step += 1
             speeds.append(counts.tokens.sum() / (time.perf_counter() - begun))
-            measured = {"learning_rate": rate, "tokens_per_second": speeds[-1]}
+            measured: dict[str, float | str] = {
+                "learning_rate": rate,
+                "tokens_per_second": speeds[-1],
+                "precision": run.engine.precision,
+            }
             _record(run, counters, counts, result, step=step, out=out, **measured)
             if step in run.validation_steps:
                 _validate(run, counters, step, out)
@@ -114,9 +124,14 @@ def _resume(run: Run, out: Workspace) -> tuple[int, Counters]:
     found = resume(run.engine, out.work, run.identity, out.log)
     if found is None:
         sources = len(run.mixture.shares)
-        return 0, Counters(tokens_of_source=[0] * sources, bytes_of_source=[0] * sources)
+        return 0, Counters(
+            tokens_of_source=[0] * sources, bytes_of_source=[0] * sources, precision=run.engine.precision
+        )
     out.log.info("going on after step %d of %d", found.step, run.mixture.steps)
-    return found.step, Counters(**found.counters)
+    counters = Counters(**found.counters)
+    if counters.precision == "bfloat16" and run.engine.fall_back():
+        out.log.warning("going on in bfloat16: this run fell back from %s before", run.config.precision)
+    return found.step, counters
 
 
 def _set_learning_rate(run: Run, step: int) -> float:
@@ -142,7 +157,7 @@ def _record(
     *,
     step: int,
     out: Workspace,
-    **measured: float,
+    **measured: float | str,
 ) -> None:
     """Count the batch, write the step's metrics row, and stop where a figure is not finite."""
     counters.tokens_of_source = (counters.tokens_of_source + counts.tokens).tolist()
@@ -161,9 +176,24 @@ def _record(
             f"step {step}: {', '.join(f'{name} {value}' for name, value in figures.items())}",
             hint="lower learning_rate, lengthen the warm-up, or train in float32",
         )
+    _record_float8(run, counters, result, step, out)
     counters.first_loss = result.loss if counters.first_loss is None else counters.first_loss
     counters.recent_losses = [*counters.recent_losses, result.loss][-RECENT_STEPS:]
     out.progress(step, run.mixture.steps, "steps", f"loss {result.loss:.3f}")
+
+
+def _record_float8(run: Run, counters: Counters, result: StepResult, step: int, out: Workspace) -> None:
+    """Write what was found of float8 in a row of its own, and warn where it keeps numbers badly."""
+    report = result.float8
+    if report is None:
+        return
+    row = report.row()
+    out.metrics.append(event="float8", after_step=step, **row)
+    if warning := report.warning(run.config.float8_min_sqnr):
+        out.log.warning("step %d: %s", step, warning)
+    worst, before = row["worst"], counters.float8_worst
+    if worst is not None and (before is None or worst["sqnr"] < before["sqnr"]):
+        counters.float8_worst = {"step": step, **worst}
 
 
 def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:

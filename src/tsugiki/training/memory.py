@@ -42,7 +42,7 @@ def training_bytes(shape: DecoderConfig, config: Config, rows: int) -> float:
     micro_batches = max(1, config.sequences_per_step // (parallel.data * rows))
     tokens = rows * config.sequence_length / parallel.context
     layers = shape.layers / parallel.pipeline
-    bfloat16 = config.precision == "bfloat16"
+    bfloat16 = config.precision != "float32"
     per_layer = activation_bytes_per_token(shape, bfloat16=bfloat16) / parallel.tensor
     activations = (per_layer + routed_bytes_per_token(shape, bfloat16=bfloat16)) * tokens * layers
     state = state_bytes_per_parameter(config)
@@ -98,7 +98,7 @@ def state_bytes_per_parameter(config: Config, expert: int = 1) -> float:
     needs less; this is the safe side. expert: the degree for experts' parameters, which D/e processes hold.
     """
     parallel = config.parallel
-    bfloat16 = config.precision == "bfloat16"
+    bfloat16 = config.precision != "float32"
     if parallel.product == 1:
         return 18.0 if bfloat16 else 16.0
     sharing = parallel.data * parallel.context / expert

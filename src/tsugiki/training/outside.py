@@ -115,10 +115,10 @@ def tell_job(place: Place, work: Path) -> None:
     _tell(_store(place, serve=False), place, {"work": str(work.resolve())})
 
 
-def follow(place: Place) -> int:
-    """For the other processes: wait for the job, train, and give the exit status.
+def follow(place: Place) -> None:
+    """For the other processes: wait for the job, train, and leave with the exit status.
 
-    Raises StageError where process 0 ended before there was one.
+    Raises StageError where process 0 failed or ended before there was a job.
     """
     store = _store(place)
     job = _awaited(store, place)
@@ -127,12 +127,16 @@ def follow(place: Place) -> int:
             failure = job.get("failure")
             if failure:
                 raise StageError(f"process 0 failed: {failure['message']}", hint=failure["hint"])
-            return 0  # the stage was done before
-        from tsugiki.training.ranks import main
+            return  # the stage was done before
+        from tsugiki.training.ranks import leave, main
 
-        return main([job["work"]])
+        try:
+            status = main([job["work"]])
+        except SystemExit as asked:
+            status = int(asked.code or 0)
     finally:
         _say_goodbye(store, place)
+    leave(status)
 
 
 def train_as_first(place: Place, work: Path) -> None:

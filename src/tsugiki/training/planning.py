@@ -19,6 +19,7 @@ from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
 from tsugiki.training.memory import checkpoint_bytes, training_bytes
 from tsugiki.training.outside import place_of
+from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
 
 if TYPE_CHECKING:
     from tsugiki.training.stage import Config
@@ -96,7 +97,7 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     if tokens is not None:
         flops = shape.training_flops_per_token(config.sequence_length) * tokens
         counts |= {"tokens": tokens, "steps": tokens // config.batch_tokens, "training_flops": flops}
-        seconds = flops / _flops_per_second(config, name, device)
+        seconds = flops / _flops_per_second(config, shape, name, device)
         if name != "cpu":
             facts["device_hours"] = seconds * config.parallel.product / 3600
     return Forecast(
@@ -185,6 +186,7 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in _divisors(shape.head_dim, 64))}",
             "parallel.tensor",
         )
+    yield from float8_problems(config, shape, micro_batch_rows(config))
     micro_batches = rows // parallel.data // micro_batch_rows(config)
     if parallel.pipeline > 1 and micro_batches < parallel.pipeline:
         yield Problem(
@@ -296,7 +298,20 @@ def _device(config: Config) -> tuple[str, Device, list[Problem]]:
     if name not in DEVICES:
         message = f'hardware "{name}" is not known'
         return "cpu", DEVICES["cpu"], [Problem(message, did_you_mean(name, tuple(DEVICES)), "hardware")]
-    return name, DEVICES[name], []
+    return name, DEVICES[name], list(_float8_device_problems(config, name))
+
+
+def _float8_device_problems(config: Config, name: str) -> Iterator[Problem]:
+    if is_float8(config.precision) and not DEVICES[name].float8 and config.float8_products != "emulated":
+        emulated = name == "cpu"
+        able = ", ".join(name for name, device in DEVICES.items() if device.float8)
+        yield Problem(
+            f"{config.precision} on a {'CPU is emulated, and slower than bfloat16' if emulated else name}"
+            + ("" if emulated else ": it has no float8 products"),
+            f"use precision: bfloat16; float8 is for {able}",
+            "precision",
+            "warning" if emulated else "error",
+        )
 
 
 def _memory_problems(config: Config, name: str, device: Device, memory_bytes: float) -> Iterator[Problem]:
@@ -310,8 +325,9 @@ def _memory_problems(config: Config, name: str, device: Device, memory_bytes: fl
         )
 
 
-def _flops_per_second(config: Config, name: str, device: Device) -> float:
-    peak = device.bfloat16_flops if config.precision == "bfloat16" else device.float32_flops
+def _flops_per_second(config: Config, shape: DecoderConfig, name: str, device: Device) -> float:
+    peak = device.float32_flops if config.precision == "float32" else device.bfloat16_flops
+    peak *= speed_against_bfloat16(config, shape, name)
     count = (config.threads or _cores()) if name == "cpu" else config.parallel.product
     return peak * device.utilisation * count
 

@@ -22,6 +22,7 @@ from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
     load_decoder,
+    read_config,
     resolve_model,
     vocabulary_size,
     write_tokenizer,
@@ -29,6 +30,8 @@ from tsugiki.models.directory import (
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
 from tsugiki.training.outside import place_of
 from tsugiki.training.planning import layout_problems, steps_for, tokens_for
+from tsugiki.training.precision.products import emulates
+from tsugiki.training.precision.recipes import is_float8
 from tsugiki.training.stage import CODE_VERSION, Config
 from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
 
@@ -81,23 +84,30 @@ def directory_of(model: str, inputs: Inputs) -> Path:
     return given[0] if given else resolve_model(model)
 
 
-def starting_model(config: Config, inputs: Inputs, out: Workspace) -> tuple[TextTokenizer, Decoder]:
-    """The tokenizer and the decoder that training starts from; raises InputError where they don't fit."""
+def starting_point(config: Config, inputs: Inputs, out: Workspace) -> tuple[TextTokenizer, DecoderConfig]:
+    """The tokenizer and the shape that training starts from; raises InputError where they don't fit."""
     if isinstance(config.model, str):
         directory = directory_of(config.model, inputs)
         vocabulary_size(directory)  # raises where tokenizer, rows and config.json are at odds
-        tokenizer, decoder = load_tokenizer(directory), load_decoder(directory)
+        tokenizer, shape = load_tokenizer(directory), read_config(directory)
     else:
         tokenizer = trained_tokenizer(config, inputs, out)
-        decoder = Decoder(new_shape(config.model, tokenizer))
-        initialise(decoder, config.seed)
-    if config.sequence_length > decoder.config.max_positions:
+        shape = new_shape(config.model, tokenizer)
+    if config.sequence_length > shape.max_positions:
         raise InputError(
-            f"sequence_length is {config.sequence_length}; "
-            f"the model was made for {decoder.config.max_positions}",
+            f"sequence_length is {config.sequence_length}; the model was made for {shape.max_positions}",
             hint="shorten sequence_length",
         )
-    return tokenizer, decoder
+    return tokenizer, shape
+
+
+def starting_decoder(config: Config, inputs: Inputs, shape: DecoderConfig) -> Decoder:
+    """The whole decoder that training starts from, in main memory: loaded or drawn."""
+    if isinstance(config.model, str):
+        return load_decoder(directory_of(config.model, inputs))
+    decoder = Decoder(shape)
+    initialise(decoder, config.seed)
+    return decoder
 
 
 def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
@@ -127,9 +137,12 @@ def check_layout(config: Config, shape: DecoderConfig, device: torch.device) -> 
             f"parallel asks for {processes} processes; this machine has {torch.cuda.device_count()} GPUs",
             hint="lower the degrees: there is one process a GPU; or train on several machines: --sbatch",
         )
-    wrong = [problem for problem in layout_problems(config, shape) if problem.severity != "warning"]
+    problems = list(layout_problems(config, shape))
+    wrong = [problem for problem in problems if problem.severity != "warning"]
     if wrong:
         raise InputError(wrong[0].message, hint=wrong[0].hint)
+    if is_float8(config.precision):
+        emulates(config.float8_products, device)  # raises where the GPU can't
 
 
 def trained_tokenizer(config: Config, inputs: Inputs, out: Workspace) -> TextTokenizer:

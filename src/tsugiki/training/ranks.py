@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.artifacts.files import read_json, write_json
@@ -142,5 +142,20 @@ def _workspace(work: Path, rank: int) -> Workspace:
     return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, tell)
 
 
+def leave(status: int) -> NoReturn:
+    """End this process without running torch's destructors.
+
+    Now and then one of its threads is not joined, and a process that did well would end with SIGABRT
+    ("terminate called without an active exception").
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        leave(main(sys.argv[1:]))
+    except SystemExit as asked:  # after a checkpoint, because of SIGTERM
+        leave(int(asked.code or 0))

@@ -12,6 +12,7 @@ from tsugiki.artifacts.contract import Inputs, Outcome
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.dataset.mixture import Mixture
 from tsugiki.errors import StageError
+from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder
 from tsugiki.models.directory import (
     Parity,
@@ -21,19 +22,21 @@ from tsugiki.models.directory import (
     save_model,
     vocabulary_size,
 )
+from tsugiki.models.names import export_config
 from tsugiki.models.tokenizer import TextTokenizer
+from tsugiki.training.checkpoint_files import Checkpoint
+from tsugiki.training.export import (
+    PARITY_SHAPE,
+    PARITY_TOLERANCE,
+    differing_from,
+    model_of,
+    write_model,
+)
 from tsugiki.training.loop import Counters
 from tsugiki.training.planning import tokenizer_name
+from tsugiki.training.precision.recipes import is_float8, selection
 from tsugiki.training.preparation import Plan, directory_of
 from tsugiki.training.stage import Config
-
-PARITY_TOLERANCE = 1e-4
-"""Largest difference between our logits and those of transformers, both in float32."""
-
-
-PARITY_SHAPE = (2, 64)
-"""Rows and tokens of real training data that the parity is measured on."""
-
 
 FALLING_STEPS = 10
 """From so many steps on, a model trained from scratch must end with a lower loss than its first."""
@@ -78,13 +81,23 @@ def save(plan: Plan, decoder: Decoder, tokenizer: TextTokenizer, root: Path) -> 
     """Write the model directory and prove it: vocabulary, weights, and logits on real training data."""
     decoder.to("cpu").eval()
     save_model(decoder, tokenizer, root)
+    return _proved(plan, decoder.config, root, differing_tensors(decoder, root))
+
+
+def save_checkpointed(plan: Plan, checkpoint: Checkpoint, root: Path) -> Parity:
+    """As `save`, of the model that several processes trained: tensor by tensor out of their checkpoint."""
+    shape, tokenizer = model_of(checkpoint)
+    write_model(checkpoint, shape, tokenizer, root)
+    return _proved(plan, shape, root, differing_from(checkpoint, shape, root))
+
+
+def _proved(plan: Plan, shape: DecoderConfig, root: Path, different: list[str]) -> Parity:
     rows = vocabulary_size(root)
-    if rows != decoder.config.vocabulary_size or read_config(root).parameters != decoder.config.parameters:
+    if rows != shape.vocabulary_size or read_config(root).parameters != export_config(shape).parameters:
         raise StageError(
-            f"{root} holds {rows} rows where {decoder.config.vocabulary_size} were trained",
+            f"{root} holds {rows} rows where {shape.vocabulary_size} were trained",
             hint="this is a fault in Tsugiki; please report it with the log",
         )
-    different = differing_tensors(decoder, root)
     if different:
         raise StageError(
             f"the weights in {root} are not those that were trained: {', '.join(different[:3])} differ",
@@ -139,8 +152,18 @@ def outcome_of(
         "final_loss": counters.final_loss,
         "validation": counters.validation,
         "precision": plan.config.precision,
+        "precision_at_end": counters.precision,
         **execution,
     }
+    if is_float8(plan.config.precision):
+        chosen = selection(plan.config, shape)
+        facts["float8"] = {
+            "matrices": len(chosen.float8),
+            "high": len(chosen.high),
+            "small": len(chosen.small),
+            "share": chosen.share,
+            "worst": counters.float8_worst,
+        }
     return Outcome(counts, facts)
 
 

@@ -42,6 +42,14 @@ class TokenizerTraining(BaseModel):
     size: Count = Field(description="Entries of the vocabulary, bytes and special tokens included.")
 
 
+class HighLayers(BaseModel):
+    """How many layers at both ends of a decoder stay in bfloat16 where the others are in float8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    first: int = Field(default=1, ge=0, description="Layers next to the embedding.")
+    last: int = Field(default=1, ge=0, description="Layers next to the head.")
+
+
 class Parallel(BaseModel):
     """Degrees of parallelism; their product is the number of processes (one a device)."""
 

@@ -27,7 +27,8 @@ from tsugiki.dataset.settings import (
     phases_of,
     source_names,
 )
-from tsugiki.training.settings import FromPreset, Parallel, TokenizerTraining
+from tsugiki.training.precision.recipes import Precision, our_name
+from tsugiki.training.settings import FromPreset, HighLayers, Parallel, TokenizerTraining
 
 KIND = "train"
 PRODUCES = ArtifactType.MODEL
@@ -113,8 +114,24 @@ class Config(StageConfig):
         description="Weight of (logsumexp of a router's logits)^2 of a mixture of experts; ST-MoE (arXiv "
         "2202.08906): 1e-3.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Type of matrix products; weights and optimizer stay in float32."
+    precision: Precision = Field(
+        default="float32",
+        description="Type of matrix products; weights and optimizer stay in float32. The float8 recipes are "
+        "torchao's, whose names are understood too.",
+    )
+    float8_high_layers: HighLayers = Field(
+        default=HighLayers(),
+        description="Layers that stay in bfloat16 under a float8 recipe, as Megatron's "
+        "--first-last-layers-bf16: {first: 1, last: 1}.",
+    )
+    float8_skip_small: bool = Field(
+        default=False,
+        description="Leave matrices in bfloat16 that are too small for float8 to pay, by torchao's "
+        "thresholds.",
+    )
+    float8_fallback: bool = Field(
+        default=True,
+        description="Go on in bfloat16 instead of float8 after the training had to be wound back.",
     )
     max_epochs: Weight | dict[str, Weight] = Field(
         default=4.0,
@@ -149,6 +166,21 @@ class Config(StageConfig):
         description="Activations that are computed again in the backward pass to save memory: none, all but "
         "matrix products and attention, or all of a layer.",
     )
+    float8_products: Annotated[Literal["auto", "exact", "emulated"], EXECUTION] = Field(
+        default="auto",
+        description="Multiply float8 numbers as the device does, or emulate it in float32, for tests; auto "
+        "emulates on a CPU.",
+    )
+    float8_measure_every_steps: Annotated[Count, EXECUTION] = Field(
+        default=100,
+        description="Steps between measurements of how well float8 keeps weights, activations and gradients.",
+    )
+    float8_min_sqnr: Annotated[float, EXECUTION] = Field(
+        default=20.0,
+        gt=0,
+        description="A signal-to-noise ratio of a rounded operand below this, in dB, is warned of; Gaussian "
+        "numbers have 31 dB in E4M3 and 25 in E5M2.",
+    )
     checkpoint_every_steps: Annotated[Count, EXECUTION] = Field(
         default=100, description="Steps between checkpoints."
     )
@@ -173,6 +205,11 @@ class Config(StageConfig):
     hardware: Annotated[str | None, EXECUTION] = Field(
         default=None, description="Device that `plan` reckons with, such as a100-40gb or h100-80gb."
     )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _precision_may_be_spelled_as_torchao_does(cls, precision: object) -> object:
+        return our_name(precision)
 
     @field_validator("data")
     @classmethod

@@ -171,6 +171,9 @@ def _tell_failure(directory: Path, failure: dict[str, object], events: TextIO) -
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as asked:  # training that was asked to end, after a checkpoint
+        code = int(asked.code or 0)
     sys.stdout.flush()
     os._exit(code)  # native threads of Arrow and Daft may outlive us; nothing is left to flush

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.dataset.packing import IGNORED
@@ -23,6 +24,9 @@ from tsugiki.training.parallel.mesh import World
 from tsugiki.training.parallel.pipeline import Pipeline, add_tied_gradients, layers_of, stages_of
 from tsugiki.training.parallel.recompute import Recompute
 from tsugiki.training.parallel.trainee import Trainee, named_parts, spread
+from tsugiki.training.placement import local_part
+from tsugiki.training.precision.products import Float8
+from tsugiki.training.precision.recipes import Precision
 from tsugiki.training.routers import routers_of
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
@@ -30,7 +34,8 @@ from tsugiki.training.validation import ValidationSet, bits_per_byte
 class Together:
     """The engine of one of several processes; see `tsugiki.training.engine.Engine`.
 
-    rows_at_once: sequences of a micro-batch on one process.
+    rows_at_once: sequences of a micro-batch on one process. float8: puts matrices of the decoders here into
+    float8, before they are cut and wrapped.
     """
 
     optimizer: torch.optim.Optimizer
@@ -42,17 +47,21 @@ class Together:
         *,
         sequence_length: int,
         rows_at_once: int,
-        precision: Literal["float32", "bfloat16"],
+        precision: Precision,
         document_masking: bool,
         z_loss: float,
         balance_loss: float = 0.0,
         router_z_loss: float = 0.0,
         recompute: Recompute = "none",
+        float8: Callable[[Sequence[Decoder]], Float8 | None] | None = None,
     ) -> None:
         self.world, self.shape = world, shape
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.sequence_length, self.rows_at_once = sequence_length, rows_at_once
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        with torch.device("meta"):  # no process ever holds more of the model than its own part
+            parts = decoder_parts(shape, world)
+        self.float8 = None if float8 is None else float8(parts)
         sequence = [world.group(name) for name in ("context", "tensor")]
         self.trainees = [
             Trainee(
@@ -62,14 +71,31 @@ class Together:
                 z_loss=z_loss,
                 routers=routers_of(part, balance=balance_loss, z=router_z_loss, groups=sequence),
             )
-            for part in decoder_parts(shape, world)
+            for part in parts
         ]
         for trainee in self.trainees:
-            trainee.to(world.device)
-            spread(trainee, bfloat16=precision == "bfloat16", recompute=recompute)
+            spread(trainee, bfloat16=precision != "float32", recompute=recompute)
+            trainee.to_empty(device=world.device)
+            forget(trainee)
         self.parameters = named_parts(self.trainees)
         self.decoders = [trainee.decoder for trainee in self.trainees]
         self._pipelines: dict[int, Pipeline] = {}
+
+    @property
+    def precision(self) -> str:
+        """See `Engine.precision`."""
+        if self.float8 is not None:
+            return self.float8.precision
+        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+
+    def fall_back(self) -> bool:
+        """See `Engine.fall_back`."""
+        return self.float8 is not None and self.float8.fall_back()
+
+    def watch_float8(self) -> None:
+        """See `Engine.watch_float8`."""
+        if self.float8 is not None:
+            self.float8.watch()
 
     def load(self, mixture: Mixture, step: int) -> Batch:
         """See `Engine.load`."""
@@ -99,7 +125,8 @@ class Together:
         if result.is_finite:
             scale_gradients(self.parameters.values(), norm, clip)
             self.optimizer.step()
-        return result
+        found = None if self.float8 is None else self.float8.report(self.world.device, _of_all)
+        return result.with_float8(found)
 
     @torch.no_grad()
     def measure(self, held_out: ValidationSet) -> float:
@@ -185,6 +212,18 @@ class Together:
 
     def _tensor(self, array: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.world.device, non_blocking=True)
+
+
+def _of_all(sums: Tensor, maxima: Tensor) -> None:
+    dist.all_reduce(sums)
+    dist.all_reduce(maxima, dist.ReduceOp.MAX)
+
+
+@torch.no_grad()
+def forget(module: nn.Module) -> None:
+    """Fill all parameters with NaN, so that forgotten weights show at once."""
+    for parameter in module.parameters():
+        local_part(parameter).fill_(math.nan)
 
 
 def decoder_parts(shape: DecoderConfig, world: World) -> list[Decoder]:

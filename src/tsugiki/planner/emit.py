@@ -1,0 +1,173 @@
+"""A layout as a framework wants it: flags of Megatron-LM, a torchtitan configuration, lines of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tsugiki.errors import InputError
+from tsugiki.models.config import DecoderConfig
+from tsugiki.planner.layout import Layout, Workload
+
+TITAN_SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe", "interleaved": "Interleaved1F1B"}
+
+
+def megatron_flags(workload: Workload, layout: Layout) -> list[str]:
+    """Arguments of Megatron-LM's pretrain_gpt.py: the model, the layout and the batch; no data, no rates.
+
+    Raises InputError for a precision that it has no such flags for.
+    """
+    if workload.precision == "float32":
+        raise InputError("Megatron-LM trains in 16 bits", hint="use --precision bfloat16 or float8")
+    return [*_megatron_model(workload.model), *_megatron_layout(workload, layout)]
+
+
+def _megatron_model(model: DecoderConfig) -> Iterator[str]:
+    yield f"--num-layers {model.layers}"
+    yield f"--hidden-size {model.hidden_size}"
+    yield f"--ffn-hidden-size {model.intermediate_size}"
+    yield f"--num-attention-heads {model.heads}"
+    yield f"--kv-channels {model.head_dim}"
+    if model.kv_heads != model.heads:
+        yield f"--group-query-attention --num-query-groups {model.kv_heads}"
+    yield f"--vocab-size {model.vocabulary_size} --make-vocab-size-divisible-by 1"
+    yield f"--max-position-embeddings {model.max_positions}"
+    yield f"--swiglu --normalization RMSNorm --norm-epsilon {model.norm_eps:g} --disable-bias-linear"
+    yield f"--position-embedding-type rope --rotary-base {model.rope_theta:g}"
+    yield "--attention-dropout 0.0 --hidden-dropout 0.0 --use-flash-attn"
+    if model.features.qkv_biases:
+        yield "--add-qkv-bias"
+    if model.features.qk_norms:
+        yield "--qk-layernorm"
+    if not model.tied_embeddings:
+        yield "--untie-embeddings-and-output-weights"
+    if model.moe is not None:
+        yield f"--num-experts {model.moe.experts} --moe-router-topk {model.moe.experts_per_token}"
+        yield f"--moe-ffn-hidden-size {model.moe.intermediate_size} --moe-grouped-gemm"
+        yield "--moe-token-dispatcher-type alltoall --moe-router-load-balancing-type aux_loss"
+        yield f"--moe-aux-loss-coeff {model.moe.balance_coefficient:g}"
+
+
+def _megatron_layout(workload: Workload, layout: Layout) -> Iterator[str]:
+    yield f"--seq-length {workload.sequence_length}"
+    yield f"--micro-batch-size {layout.micro_batch} --global-batch-size {workload.batch}"
+    yield f"--tensor-model-parallel-size {layout.tensor}"
+    if layout.tensor > 1:
+        yield "--sequence-parallel"
+    yield f"--pipeline-model-parallel-size {layout.pipeline}"
+    if layout.chunks > 1:
+        per_chunk = workload.model.layers // (layout.pipeline * layout.chunks)
+        yield f"--num-layers-per-virtual-pipeline-stage {per_chunk}"
+    yield f"--context-parallel-size {layout.context}"
+    if workload.model.moe is not None:
+        yield f"--expert-model-parallel-size {layout.expert}"
+        yield f"--expert-tensor-parallel-size {layout.experts_tensor}"
+    yield "--bf16"
+    if workload.precision == "float8":
+        yield "--fp8-format hybrid --fp8-amax-history-len 1024 --fp8-amax-compute-algo max"
+    if workload.gradient_bytes == 2:  # noqa: PLR2004
+        yield "--grad-reduce-in-bf16"
+    if layout.sharding != "none":
+        yield "--use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather"
+    if layout.recompute == "full":
+        yield "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
+    elif layout.recompute == "selective":
+        yield "--recompute-granularity selective"
+
+
+def titan_config(workload: Workload, layout: Layout) -> str:
+    """A torchtitan configuration (TOML) of the layout and the batch; the model is named by its user.
+
+    With a pipeline, a local batch is all micro-batches of a step; without, gradients are accumulated up to
+    the global batch.
+    """
+    pipelined = layout.pipeline > 1
+    local = layout.micro_batch * (layout.micro_batches(workload) if pipelined else 1)
+    shard = layout.data if layout.shard is None else layout.shard
+    parallelism: dict[str, Any] = {
+        "data_parallel_replicate_degree": layout.data // shard,
+        "data_parallel_shard_degree": shard,
+        "tensor_parallel_degree": layout.tensor,
+        "pipeline_parallel_degree": layout.pipeline,
+        "context_parallel_degree": layout.context,
+    }
+    if pipelined:
+        per_stage = workload.model.layers // (layout.pipeline * layout.chunks)
+        parallelism |= {
+            "pipeline_parallel_schedule": TITAN_SCHEDULES[layout.schedule],
+            "pipeline_parallel_microbatch_size": layout.micro_batch,
+            "pipeline_parallel_layers_per_stage": per_stage,
+        }
+    if workload.model.moe is not None:
+        parallelism |= {
+            "expert_parallel_degree": layout.expert,
+            "expert_tensor_parallel_degree": layout.experts_tensor,
+        }
+    selective = {"selective_ac_option": "op"} if layout.recompute == "selective" else {}
+    tables: dict[str, Mapping[str, Any]] = {
+        "training": {
+            "seq_len": workload.sequence_length,
+            "local_batch_size": local,
+            "global_batch_size": workload.batch,
+        },
+        "parallelism": parallelism,
+        "activation_checkpoint": {"mode": layout.recompute, **selective},
+        "compile": {"enable": True, "components": ["model", "loss"]},
+    }
+    if workload.precision == "float8":
+        tables["model"] = {"converters": ["quantize.linear.float8"]}
+    return "\n".join(_table(name, table) for name, table in tables.items())
+
+
+def _table(name: str, values: Mapping[str, Any]) -> str:
+    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def recipe_settings(workload: Workload, layout: Layout, hardware: str | None = None) -> dict[str, Any]:
+    """The keys of a train stage that say this layout, as `tsugiki schema train` has them.
+
+    hardware: the device's name, where `plan` knows it.
+    """
+    names = ("data", "tensor", "pipeline", "context", "expert")
+    parallel: dict[str, Any] = {
+        name: getattr(layout, name) for name in names if getattr(layout, name) > 1 or name == "data"
+    }
+    if layout.shard is not None:
+        parallel["shard"] = layout.shard
+    if layout.schedule != "1f1b":
+        parallel["schedule"] = layout.schedule
+    if layout.chunks > 1:
+        parallel["chunks"] = layout.chunks
+    settings: dict[str, Any] = {
+        "sequence_length": workload.sequence_length,
+        "batch_tokens": workload.step_tokens,
+        "parallel": parallel,
+        "micro_batch_tokens": layout.micro_batch * workload.sequence_length,
+        "precision": workload.precision,
+    }
+    if layout.recompute != "none":
+        settings["recompute"] = layout.recompute
+    if hardware is not None:
+        settings["hardware"] = hardware
+    return settings
+
+
+def recipe_lines(settings: Mapping[str, Any]) -> list[str]:
+    """`recipe_settings` as lines of YAML."""
+    lines = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            inner = ", ".join(f"{name}: {one}" for name, one in value.items())
+            lines.append(f"{key}: {{{inner}}}")
+        else:
+            lines.append(f"{key}: {value}")
+    return lines

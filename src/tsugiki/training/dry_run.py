@@ -1,0 +1,263 @@
+"""A rehearsal of a layout at any size: everything is built, and nothing is held.
+
+For the first process of the first, a middle and the last pipeline stage: torch's fake process group takes the
+place of the others, fake tensors that of numbers. Modules are built, cut and wrapped as in training, AdamW is
+made, one micro-batch goes forward and backward, and one step is taken; what all that would hold is counted.
+Each stage is rehearsed in a process of its own (`python -m tsugiki.training.dry_run`).
+
+What is not rehearsed: the accelerator's kernels (the CPU's stand in, and activations are those of its
+kernels), the allocator's fragmentation, documents' masks, the exchange between pipeline stages, and experts'
+routing, whose shapes depend on numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tsugiki.errors import StageError
+from tsugiki.models.config import DecoderConfig
+from tsugiki.training.planning import micro_batch_rows
+
+if TYPE_CHECKING:
+    from tsugiki.training.parallel.together import Together
+    from tsugiki.training.parallel.trainee import Trainee
+    from tsugiki.training.stage import Config
+
+_SHARDED_GRADIENTS, _ACTIVATIONS = "Sharded Grad", "Activation"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one process would hold, in bytes.
+
+    rank: its number. layers: of the decoder, by their numbers. parameters: numbers of the model that it
+    holds. weights, gradients, moments: of those. activations: kept of one micro-batch for its backward pass;
+    in_flight: micro-batches that are between their passes at once (1F1B). working: gathered weights, buffers
+    and what else lives at the peak of one micro-batch. not_run: why no micro-batch went through, else empty.
+    """
+
+    rank: int
+    layers: tuple[int, ...]
+    parameters: int
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    in_flight: int
+    working: int
+    seconds: float
+    not_run: str = ""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is held at once."""
+        return self.weights + self.gradients + self.moments + self.activations * self.in_flight + self.working
+
+
+def rehearse(config: Config, shape: DecoderConfig, tell: Callable[[str], None]) -> list[Rehearsal]:
+    """Rehearse the first process of the first, the second and the last pipeline stage, as far as there are.
+
+    tell: is told what begins. Raises StageError with the words of what went wrong.
+    """
+    degree = config.parallel.pipeline
+    found = []
+    for stage in sorted({0, min(1, degree - 1), degree - 1}):
+        rank = stage * config.parallel.product // degree
+        tell(f"process {rank} of {config.parallel.product}")
+        found.append(_elsewhere(config, shape, rank))
+    return found
+
+
+def _elsewhere(config: Config, shape: DecoderConfig, rank: int) -> Rehearsal:
+    job = {"config": config.model_dump(mode="json"), "shape": shape.to_hf(), "rank": rank}
+    done = subprocess.run(
+        [sys.executable, "-m", "tsugiki.training.dry_run"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise StageError(
+            f"the layout can't be built for process {rank}: {said.strip()}",
+            hint="change the degrees of parallel; if they should work, this is a fault in Tsugiki: report it",
+        )
+    data = json.loads(done.stdout)
+    return Rehearsal(**{**data, "layers": tuple(data["layers"])})
+
+
+def rehearse_here(config: Config, shape: DecoderConfig, rank: int) -> Rehearsal:
+    """Rehearse one process in this one, which is of no other use afterwards: torch's groups stay behind."""
+    import torch
+    import torch.distributed as dist
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from tsugiki.training.job import engine_of, optimizer_of
+    from tsugiki.training.parallel.mesh import open_world
+
+    begun = time.monotonic()
+    # one process is rehearsed as a group of one; all documents' masks are left out
+    config = config.model_copy(update={"document_masking": False})
+    dist.init_process_group("fake", rank=rank, world_size=config.parallel.product, store=FakeStore())
+    world = open_world(config.parallel, torch.device("cpu"))
+    with _prepared(), FakeTensorMode(allow_non_fake_inputs=True):
+        engine = engine_of(config, shape, world)
+        engine.optimizer = optimizer_of(config, engine.parameters.items())
+        held = _held_bytes(engine.parameters.values())
+        snapshot, not_run = _passed(engine, config)
+        moments = _stepped(engine)
+    activations = snapshot.get(_ACTIVATIONS, 0)
+    gradients = max(held, snapshot.get(_SHARDED_GRADIENTS, 0))
+    rest = snapshot.get("Total", 0) - activations - snapshot.get("Sharded Param", 0)
+    return Rehearsal(
+        rank=rank,
+        layers=tuple(int(number) for part in engine.decoders for number in part.model.layers),
+        parameters=held // 4,
+        weights=held,
+        gradients=gradients,
+        moments=moments,
+        activations=activations,
+        in_flight=_in_flight(config, rank),
+        working=max(0, rest - snapshot.get(_SHARDED_GRADIENTS, 0)),
+        seconds=time.monotonic() - begun,
+        not_run=not_run,
+    )
+
+
+def _held_bytes(parameters: Any) -> int:
+    from tsugiki.training.placement import local_part
+
+    return sum(local_part(one).numel() * one.element_size() for one in parameters)
+
+
+def _passed(engine: Together, config: Config) -> tuple[dict[str, int], str]:
+    """One micro-batch through every stage of this process: bytes by category, or why not.
+
+    At the peak, but activations as they are kept between the two passes.
+    """
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+    total: dict[str, int] = {}
+    try:
+        for trainee in engine.trainees:
+            for name, size in _tracked(trainee, engine, config).items():
+                total[name] = total.get(name, 0) + size
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        return {}, f"{error} has a shape that depends on numbers"
+    return total, ""
+
+
+def _tracked(trainee: Trainee, engine: Together, config: Config) -> dict[str, int]:
+    import torch
+    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+
+    rows, length = engine.rows_at_once, config.sequence_length
+    ids_BT = torch.zeros(rows, length, dtype=torch.long)
+    x = ids_BT
+    if trainee.decoder.model.embed_tokens is None:
+        part = length // (config.parallel.context * config.parallel.tensor)
+        x = torch.zeros(rows, part, engine.shape.hidden_size, dtype=engine.dtype, requires_grad=True)
+    tracker = FSDPMemTracker(trainee, engine.optimizer)
+    tracker.track_inputs((x, ids_BT))
+    with tracker:
+        y = trainee(x, ids_BT, ids_BT)
+        kept = _by_name(tracker.get_tracker_snapshot("current"))
+        y.backward(torch.ones_like(y))
+    return {**_by_name(tracker.get_tracker_snapshot("peak")), _ACTIVATIONS: kept[_ACTIVATIONS]}
+
+
+def _by_name(snapshot: Mapping[Any, Mapping[Any, int]]) -> dict[str, int]:
+    """Bytes by category, over all devices."""
+    found: dict[str, int] = {}
+    for sizes in snapshot.values():
+        for kind, size in sizes.items():
+            name = str(getattr(kind, "value", kind))
+            found[name] = found.get(name, 0) + int(size)
+    return found
+
+
+def _stepped(engine: Together) -> int:
+    """Take a step; bytes of AdamW's moments."""
+    import torch
+
+    for parameter in engine.parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    engine.optimizer.step()
+    states = engine.optimizer.state.values()
+    return sum(_held_bytes([state[name] for name in ("exp_avg", "exp_avg_sq")]) for state in states)
+
+
+def _in_flight(config: Config, rank: int) -> int:
+    """Micro-batches between their two passes: 1F1B holds p - stage of them, GPipe all."""
+    parallel = config.parallel
+    micro_batches = max(1, config.sequences_per_step // (parallel.data * micro_batch_rows(config)))
+    if parallel.schedule == "gpipe":
+        return micro_batches
+    stage = rank * parallel.pipeline // parallel.product
+    return min(micro_batches, parallel.pipeline - stage)
+
+
+@contextmanager
+def _prepared() -> Iterator[None]:
+    """What torch 2.13 needs for DTensors of fake tensors (found by trial, see the comments)."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import _sharding_prop, _utils
+
+    from tsugiki.models import products
+
+    def real(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            with unset_fake_temporarily():
+                return function(*arguments, **keywords)
+
+        return wrapped
+
+    changes: list[tuple[Any, str, Any]] = [
+        # a mesh looks up its own coordinates in a tensor: that one has to be real
+        *((DeviceMesh, name, real(getattr(DeviceMesh, name))) for name in _MESH),
+        (
+            _utils,
+            "compute_local_shape_and_global_offset",
+            real(_utils.compute_local_shape_and_global_offset),
+        ),
+        # otherwise shapes are propagated on fake tensors of the global size, and counted as memory
+        (_sharding_prop, "detect_fake_mode", lambda *_: None),
+        # accelerators have instructions for bfloat16, whatever this CPU has
+        (products, "multiplies_bfloat16", lambda: True),
+    ]
+    before = [(place, name, getattr(place, name)) for place, name, _ in changes]
+    for place, name, value in changes:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+_MESH = ("__init__", "__getitem__", "_concatenate", "_flatten", "_unflatten")
+
+
+def main() -> None:
+    """Rehearse the process that standard input names; its figures go to standard output."""
+    from tsugiki.training.stage import Config
+
+    job = json.load(sys.stdin)
+    shape = DecoderConfig.from_hf(job["shape"])
+    found = rehearse_here(Config.model_validate(job["config"]), shape, job["rank"])
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
