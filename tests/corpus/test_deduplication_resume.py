@@ -15,7 +15,7 @@ import pytest
 from tsugiki.artifacts.contract import Inputs, open_workspace
 from tsugiki.corpus import clusters, stage
 from tsugiki.corpus.clusters import find_clusters
-from tsugiki.corpus.engine import Engine
+from tsugiki.corpus.engine import Engine, wait_for_others
 from tsugiki.corpus.stage import Config
 from tsugiki.corpus.stored import stored_at
 
@@ -83,6 +83,7 @@ def test_verification_in_processes_or_threads_writes_the_same_files(tmp_path, cr
     parameters = clusters.Parameters(config.near_duplicates, (), work, config.memory)
     stored = stored_at(str(work / "segments.json"))
     find_clusters(stored, parameters, Engine(workers=2, threads=threads), None, lambda *_: None)
+    wait_for_others()
     assert {path: path.read_bytes() for path in work.glob("edges-*/alike-*")} == whole
     gc.collect()
 

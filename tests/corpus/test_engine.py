@@ -1,11 +1,13 @@
 """Tasks over processes: results, errors that cross, a worker that dies, Ray."""
 
 import gc
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tsugiki.corpus.config import Config
-from tsugiki.corpus.engine import Engine, run_tasks
+from tsugiki.corpus.engine import Engine, run_tasks, wait_for_others
 from tsugiki.corpus.toolbox import Resources
 from tsugiki.corpus.unit import make_unit
 from tsugiki.errors import DependencyError, InputError, StageError
@@ -48,6 +50,7 @@ def test_run_tasks_in_this_process_gives_results_in_order():
 def test_run_tasks_in_processes_gives_the_same_results_whatever_their_order():
     found = list(run_tasks(dict, JOBS, Engine(workers=2)))
     assert sorted(found, key=lambda job: job["number"]) == JOBS
+    wait_for_others()
     gc.collect()
 
 
@@ -57,6 +60,60 @@ def test_run_tasks_raises_a_tasks_own_error_from_any_process(unit_jobs, workers)
     with pytest.raises(InputError, match='no column "text"') as caught:
         list(run_tasks(make_unit, unit_jobs, Engine(workers=workers)))
     assert caught.value.hint
+    gc.collect()
+
+
+@DAFT_LEAVES_PIPES_OPEN
+def test_run_tasks_in_processes_works_in_this_one_too_and_begins_here(monkeypatch, tmp_path):
+    (tmp_path / "named_tasks.py").write_text(
+        "import os, time\n"
+        "def who(job):\n"
+        "    time.sleep(job['seconds'])\n"
+        "    return {'process': os.getpid(), 'number': job['number']}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    who = importlib.import_module("named_tasks").who
+    jobs = [{"seconds": 0.2, "number": number} for number in range(24)]
+    found = list(run_tasks(who, jobs, Engine(workers=2)))
+    wait_for_others()
+    assert found[0]["process"] == os.getpid()
+    assert len({one["process"] for one in found}) == 2
+    assert sorted(one["number"] for one in found) == list(range(24))
+    gc.collect()
+
+
+WITHOUT_WORKERS = """
+from tsugiki.corpus import engine
+engine._END_SECONDS = 0.1
+jobs = [{"number": number} for number in range(5)]
+assert list(engine.run_tasks(dict, jobs, engine.Engine(workers=2))) == jobs
+engine.wait_for_others()
+print("done")
+"""
+
+
+def test_run_tasks_whose_other_process_never_begins_does_all_jobs_and_ends(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'daft.execution.udf_worker' in sys.orig_argv:\n    os._exit(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WORKERS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@DAFT_LEAVES_PIPES_OPEN
+def test_run_tasks_that_is_left_early_ends_the_other_processes():
+    jobs = [{"number": number} for number in range(400)]
+    running = run_tasks(dict, jobs, Engine(workers=2))
+    assert next(running) == jobs[0]
+    running.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "daft"]
     gc.collect()
 
 
@@ -116,15 +173,25 @@ def test_run_with_a_killed_worker_process_ends_with_one_error_and_goes_on_later(
 
 
 def a_worker_below(pid, out):
-    """The process id of a Daft worker below `pid`, once a unit is finished."""
+    """The process id of a Daft worker below `pid`, once a unit is finished and it reads a file of the crawl.
+
+    Daft would wait for ever for a process that is killed before it has begun.
+    """
     for _ in range(2400):  # Daft takes its time to start on a busy machine
         time.sleep(0.05)
         if not list(out.glob("work/units/*.json")):
             continue
         for place in Path("/proc").iterdir():
-            if place.name.isdigit() and is_worker_below(place, pid):
+            if place.name.isdigit() and is_worker_below(place, pid) and reads_a_crawl(place):
                 return int(place.name)
     raise AssertionError("no worker process was seen")
+
+
+def reads_a_crawl(place):
+    try:
+        return any(one.readlink().suffixes[-2:] == [".warc", ".gz"] for one in (place / "fd").iterdir())
+    except OSError:
+        return False
 
 
 def is_worker_below(place, ancestor):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tsugiki.corpus import texts
 from tsugiki.corpus.formats import read_items
 from tsugiki.corpus.items import MAX_WARNINGS, WHOLE, Limits, Tally
-from tsugiki.corpus.spans import UNIT_BYTES, spans_of
+from tsugiki.corpus.spans import UNIT_BYTES, part_bytes, spans_of
 
 LIMITS = Limits()
 
@@ -214,3 +214,26 @@ def test_parts_of_a_file_with_an_upper_case_name_are_the_whole(tmp_path, records
     assert len(spans_of(path, 1000)) > 1
     assert read(path)[0]
     assert_parts_are_the_whole(path, 1000)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "parts"),
+    [
+        (0.001, 1),
+        (7, 1),
+        (9, 2),
+        (40, 5),
+        (64, 8),
+        (200, 8),
+        (1100, 8),
+        (2048, 8),
+        (2100, 9),
+        (300_000, 1172),
+    ],
+)
+def test_part_bytes_cuts_files_into_equal_parts_that_are_neither_tiny_nor_huge(megabytes, parts):
+    size = int(megabytes * (1 << 20))
+    wanted = part_bytes(size)
+    assert wanted <= UNIT_BYTES
+    assert -(-size // wanted) == parts
+    assert parts * wanted - size < parts

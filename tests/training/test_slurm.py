@@ -28,7 +28,8 @@ if [ "$1" = show ]; then echo node7; echo node8; else echo "scontrol $*"; fi
 TASK = """
 import os, sys
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
-print(*(os.environ[name] for name in names), *sys.argv[2:], flush=True)
+line = " ".join([*(os.environ[name] for name in names), *sys.argv[2:]]) + "\\n"
+os.write(1, line.encode())  # in one piece: the other task writes too
 sys.exit(int(sys.argv[1]))
 """
 

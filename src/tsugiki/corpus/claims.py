@@ -10,7 +10,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 _NUMBER = struct.Struct("<i")
@@ -42,9 +42,8 @@ def take(path: Path, number: int) -> bool:
         os.close(descriptor)  # which gives the lock back
 
 
-def takers(path: Path) -> set[int]:
-    """The ids of the processes that have taken a job."""
-    found: set[int] = set()
-    with suppress(FileNotFoundError):
-        found = {number for (number,) in _NUMBER.iter_unpack(path.read_bytes())}
-    return found - {0}
+def close(path: Path) -> set[int]:
+    """End the taking; gives the ids of the processes that have taken a job."""
+    closed = path.with_name("closed")
+    path.replace(closed)
+    return {number for (number,) in _NUMBER.iter_unpack(closed.read_bytes())} - {0}

@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, Literal
 
-from tsugiki.corpus.claims import claims_for, take, takers
+from tsugiki.corpus.claims import claims_for, close, take
 from tsugiki.errors import BY_NAME, DependencyError, StageError, TsugikiError
 
 EngineName = Literal["local", "ray"]
@@ -40,6 +40,7 @@ _TAKEN = {"taken": True}
 
 _REACH_SECONDS = 10.0
 _AGAIN = "run the same command again (finished units are kept), with fewer workers if memory ran out"
+_END_SECONDS = 20.0
 _BEGIN_SECONDS = 20.0
 """For Daft to be loaded, at most."""
 
@@ -129,7 +130,7 @@ def _with_others(task: Task, jobs: Sequence[Job], engine: Engine, claims: Path) 
         finally:
             begun.set()
 
-    following = Thread(target=follow, name="daft")
+    following = Thread(target=follow, name="daft", daemon=True)
     _ending.append(following)
     following.start()
     begun.wait(_BEGIN_SECONDS)  # loading modules at the same time would take both of them longer
@@ -146,14 +147,19 @@ def _with_others(task: Task, jobs: Sequence[Job], engine: Engine, claims: Path) 
             yield _result_of(arrived.get())
             left -= 1
     except BaseException:
-        _stop(takers(claims))
+        _stop(close(claims))
+        wait_for_others()
         raise
 
 
 def wait_for_others() -> None:
-    """Wait for Daft's processes to end, which takes them a moment after their last job."""
+    """Wait for Daft's processes to end, which takes them a moment after their last job.
+
+    Not for ever: where a process was killed before it had begun, Daft goes on waiting for it, and the jobs
+    were done without it.
+    """
     while _ending:
-        _ending.pop().join()
+        _ending.pop().join(_END_SECONDS)
 
 
 def _come(arrived: _Arrived) -> Iterator[dict[str, Any]]:

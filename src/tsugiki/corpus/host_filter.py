@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +37,7 @@ from tsugiki.languages import LanguagePack
 
 HOSTS_FILE = "hosts.parquet"
 _LISTED = 200
+_TASK_DOCUMENTS = 4096
 _APPEALS = AppealSettings(hosts=50)
 
 
@@ -62,14 +63,29 @@ def rules_of_hosts(config: configuration.HostRules, pack: LanguagePack) -> HostR
 
 
 def host_task(job: dict[str, Any]) -> dict[str, Any]:
-    """Count the hosts of one segment's survivors."""
+    """Count the hosts of some segments' survivors."""
     stored = stored_at(job["segments"])
-    number, target = job["number"], Path(job["target"])
-    segment, place = stored.segments[number], stored.slice_of(job["number"])
-    survivor = open_array(Path(job["survivor"]), "<i8", (stored.count,))[place]
-    alive = survivor == np.arange(place.start, place.stop)
-    write_partial(target, partial(_columns(segment.table, segment.records()["row"][alive]), job["scope"]))
-    return {"number": number}
+    survivor = open_array(Path(job["survivor"]), "<i8", (stored.count,))
+    found = []
+    for number in job["numbers"]:
+        segment, place = stored.segments[number], stored.slice_of(number)
+        alive = survivor[place] == np.arange(place.start, place.stop)
+        found.append(_columns(segment.table, segment.records()["row"][alive]))
+    write_partial(Path(job["target"]), partial(pa.concat_tables(found), job["scope"]))
+    return {"segments": len(found)}
+
+
+def _together(stored: Stored, numbers: Sequence[int]) -> list[list[int]]:
+    """The segments by tasks: small ones share one, so that it has something to do."""
+    groups: list[list[int]] = []
+    documents = _TASK_DOCUMENTS
+    for number in numbers:
+        documents += stored.segments[number].passed
+        if documents > _TASK_DOCUMENTS:
+            groups.append([])
+            documents = stored.segments[number].passed
+        groups[-1].append(number)
+    return groups
 
 
 def _columns(path: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
@@ -93,11 +109,13 @@ def judge_hosts(
     clusters_count = clusters.survivor.size
     numbers = [number for number, segment in enumerate(stored.segments) if segment.passed]
     jobs: list[dict[str, Any]] = [
-        {**shared, "number": number, "scope": rules.scope, "target": str(work / "hosts" / f"{number:06d}")}
-        for number in numbers
+        {**shared, "numbers": some, "scope": rules.scope, "target": str(work / "hosts" / f"{some[0]:06d}")}
+        for some in _together(stored, numbers)
     ]
-    for done, _ in enumerate(run_tasks(host_task, jobs, engine), start=1):
-        progress(done, len(jobs))
+    done = 0
+    for result in run_tasks(host_task, jobs, engine):
+        done += result["segments"]
+        progress(done, len(numbers))
     summary = merge([Path(job["target"]) for job in jobs], target, rules)
     blocked = blocked_hosts(target, rules.scope)
     excluded = None

@@ -14,8 +14,17 @@ from tsugiki.corpus.parquet_rows import group_spans
 from tsugiki.corpus.texts import line_spans
 
 UNIT_BYTES = 256 << 20
-"""Of a file, for one unit: on one core some minutes of work, so that neither the start of a unit nor the last
-one counts."""
+"""Of a file, for one unit, at most: on one core some minutes of work, so that its start does not count."""
+
+_LEAST_BYTES = 8 << 20
+_PARTS = 8
+"""Of a file that is neither large nor small, so that it alone keeps several cores busy."""
+
+
+def part_bytes(size: int, unit_bytes: int = UNIT_BYTES) -> int:
+    """How much of a file of `size` bytes is one unit: all of its parts are equal, and so end together."""
+    wanted = min(unit_bytes, max(_LEAST_BYTES, -(-size // _PARTS)))
+    return -(-size // max(1, -(-size // wanted)))
 
 
 def spans_of(path: Path, unit_bytes: int = UNIT_BYTES) -> list[Span]:

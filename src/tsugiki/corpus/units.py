@@ -13,7 +13,7 @@ from tsugiki.artifacts.files import read_json
 from tsugiki.corpus.engine import Engine, run_tasks
 from tsugiki.corpus.items import WHOLE, Span
 from tsugiki.corpus.remote import is_local
-from tsugiki.corpus.spans import UNIT_BYTES, spans_of
+from tsugiki.corpus.spans import UNIT_BYTES, part_bytes, spans_of
 from tsugiki.corpus.unit_progress import Amounts, Watch, speed
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Making:
 def make_units(files: Sequence[InputFile], making: Making, unit_bytes: int = UNIT_BYTES) -> list[Path]:
     """Make the units that are not there yet; the paths of all, in the order of `files`.
 
-    Local files of more than `unit_bytes` are several units, remote ones are one each.
+    Local files are cut into units of `unit_bytes` at most (`spans.part_bytes`), remote ones are one each.
     """
     making.out.progress(0, len(files), "files", "looking how to cut them")
     with ThreadPoolExecutor(making.engine.workers) as pool:  # reading and unpacking run beside each other
@@ -82,7 +82,7 @@ def make_units(files: Sequence[InputFile], making: Making, unit_bytes: int = UNI
 def _pieces(file: InputFile, unit_bytes: int) -> list[Piece]:
     if not is_local(file.address) or not file.bytes:
         return [Piece(file, WHOLE, file.bytes)]
-    spans = spans_of(Path(file.address), unit_bytes)
+    spans = spans_of(Path(file.address), part_bytes(file.bytes, unit_bytes))
     share, rest = divmod(file.bytes, len(spans))
     return [Piece(file, span, share + (number < rest)) for number, span in enumerate(spans)]
 

@@ -159,6 +159,10 @@ class Mixture:
         share = self.sequences_per_step // world
         return self.rows(step, rank * share, (rank + 1) * share)
 
+    def sequences_of(self, step: int) -> NDArray[np.int64]:
+        """How many sequences of each source step `step` draws (S)."""
+        return np.bincount(self._schedule.step(step).source, minlength=len(self._sources))
+
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows start..stop-1 of step `step`."""
         if not 0 <= step < self.steps + self.spare_steps:

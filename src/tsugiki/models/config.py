@@ -179,7 +179,7 @@ class DecoderConfig:
         router = self.hidden_size * self.moe.experts
         return attention + router + experts * 3 * self.hidden_size * self.moe.intermediate_size
 
-    def training_flops_per_token(self, sequence_length: int) -> float:
+    def training_flops_per_token(self, sequence_length: int, *, full_attention: bool = False) -> float:
         """Floating-point operations of one token's forward and backward pass, causal attention counted.
 
         6 · P + 12 · N · H · (sum over layers of a token's mean number of keys), where P counts the parameters
@@ -187,6 +187,7 @@ class DecoderConfig:
         nothing; of the experts those that a token goes through), N heads, H head dimension. A causal layer
         has T / 2 keys on average, T `sequence_length` in tokens; a window of W < T leaves W - W² / 2T. PaLM
         (2204.02311, appendix B) has 6·P + 12·L·N·H·T with full attention; a causal mask needs half of it.
+        full_attention: count as there, so that figures compare with those of papers and of Megatron-LM.
         """
         experts = self.moe.experts_per_token if self.moe else 0
         matrices = sum(self._matrix_parameters(layer, experts) for layer in range(self.layers))
@@ -195,6 +196,8 @@ class DecoderConfig:
             min(self.window(layer) or sequence_length, sequence_length) for layer in range(self.layers)
         )
         keys = sum(window - window**2 / (2 * sequence_length) for window in windows)
+        if full_attention:
+            keys = self.layers * sequence_length
         return 6.0 * matrices + 12.0 * self.heads * self.head_dim * keys
 
 

@@ -60,20 +60,22 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
     column = size / tensor
     saved = kernels.swiglu_saved / 2 - 1 + operand
     routed = _routed(workload, layout, kernels)
+    mask = workload.sequence_length if kernels.gathers_keys and layout.context > 1 else 0
     width = model.intermediate_size
     experts = 0.0
     if model.moe is not None:
         experts = model.moe.experts_per_token * model.moe.intermediate_size * kernels.routing_imbalance
     if recompute == "selective" and kernels.selective == "products":
         # the layer's input, the results of all products (those of o and down are cut like the stream only
-        # afterwards), and attention's output
-        base = hidden + 2 * hidden * tensor + 2 * queries + 2 * keys + statistics
+        # afterwards), attention's output, and its mask (boolean, as was seen: `tsugiki planner verify`)
+        base = hidden + 2 * hidden * tensor + 2 * queries + 2 * keys + statistics + mask
         return base + 2 * width * column, base + 2 * experts * column + routed
     if recompute == "selective" and kernels.selective == "every-other-product":
         base = hidden * (1 + tensor) + 2 * queries + keys + statistics
         return base + width * column, base + experts * column + routed
     own_norms = norm * (queries + keys) if model.features.qk_norms else 0.0
     attention = norm * hidden + gathered + queries + 2 * keys + operand * queries + own_norms + statistics
+    attention += mask * size + (2 * keys * (layout.context - 1) if mask else 0.0)
     base = attention + norm * hidden + gathered
     return base + saved * width * column, base + saved * experts * column + routed
 
@@ -123,8 +125,19 @@ def in_flight(workload: Workload, layout: Layout, stage: int) -> float:
     return float(min(count, stages - stage))
 
 
-def stage_activations(workload: Workload, layout: Layout, per_layer: LayerActivations, stage: int) -> float:
-    """Bytes that the layers of a stage keep of all micro-batches in flight."""
+def stage_activations(
+    workload: Workload, layout: Layout, kernels: Kernels, per_layer: LayerActivations, stage: int
+) -> float:
+    """Bytes that the layers of a stage keep of all micro-batches in flight.
+
+    Where kernels are torch's own, also the tables of the rotary embedding, 2 H for each token, and what a
+    stage passes on (Megatron fuses the one and frees the other).
+    """
     layers, sparse = sparse_layers(workload, stage_layers(workload, layout, stage))
     token = (layers - sparse) * per_layer.dense + sparse * per_layer.sparse
+    if kernels.keeps_gathered:
+        size = element_bytes(workload)
+        token += 2 * workload.model.head_dim * size
+        if stage < layout.pipeline - 1:
+            token += workload.model.hidden_size * size / layout.tensor
     return token * layout.tokens(workload) * in_flight(workload, layout, stage)

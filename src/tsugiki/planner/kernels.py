@@ -38,6 +38,7 @@ class Kernels:
     norm_bytes: int = 2
     keeps_gathered: bool = False
     keeps_statistics: bool = False
+    gathers_keys: bool = False
     logit_bytes: float = 6.0
     logit_chunk: int | None = None
     selective: Literal["attention", "products", "every-other-product"] = "attention"
@@ -77,6 +78,7 @@ KERNELS: Mapping[str, Kernels] = {
         norm_bytes=6,
         keeps_gathered=True,
         keeps_statistics=True,
+        gathers_keys=True,
         logit_bytes=12.0,
         logit_chunk=2**26,
         selective="products",

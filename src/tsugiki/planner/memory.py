@@ -19,7 +19,7 @@ from tsugiki.planner.activations import (
 )
 from tsugiki.planner.kernels import Kernels
 from tsugiki.planner.layout import SHARDINGS, Layout, Workload
-from tsugiki.planner.parameters import StageParameters, stage_parameters
+from tsugiki.planner.parameters import StageParameters, largest_shard, stage_parameters
 
 FLOAT32 = 4.0
 
@@ -90,7 +90,7 @@ def _stages(
     stream = tokens * workload.model.hidden_size * element_bytes(workload) / layout.tensor
     for stage in stages:
         parameters = stage_parameters(workload, layout, stage)
-        weights, gradients, optimizer = state_bytes(workload, layout, kernels, parameters)
+        weights, gradients, optimizer = state_bytes(workload, layout, kernels, stage)
         ids = 8.0 * tokens * in_flight(workload, layout, stage)
         yield StageMemory(
             stage=stage,
@@ -98,7 +98,7 @@ def _stages(
             gradients=gradients,
             optimizer=optimizer,
             gathered=gathered_bytes(workload, layout, kernels, parameters),
-            activations=stage_activations(workload, layout, per_layer, stage),
+            activations=stage_activations(workload, layout, kernels, per_layer, stage),
             logits=logit_bytes(workload, layout, kernels, stage) if stage == last else 0.0,
             inputs=ids if stage == 0 else 0.0,
             working=per_layer.working * tokens,
@@ -109,16 +109,24 @@ def _stages(
 
 
 def state_bytes(
-    workload: Workload, layout: Layout, kernels: Kernels, parameters: StageParameters
+    workload: Workload, layout: Layout, kernels: Kernels, stage: int
 ) -> tuple[float, float, float]:
-    """Bytes of weights, accumulated gradients and optimizer states of one process."""
+    """Bytes of weights, accumulated gradients and optimizer states of one process.
+
+    Megatron cuts its buffers into equal parts; FSDP2 cuts each tensor by rows, and the first process has the
+    larger parts.
+    """
     weight, gradient, optimizer = _bytes_per_parameter(workload, kernels)
+    parameters = stage_parameters(workload, layout, stage)
     level = SHARDINGS.index(layout.sharding)
+    shared = parameters.dense / layout.sharing
+    if kernels.master_weights:
+        shared = float(largest_shard(workload, layout, stage, layout.sharing))
 
     def spread(per_parameter: float, from_level: int) -> float:
-        dense = layout.sharing if level >= from_level else 1
-        experts = layout.experts_sharing if level >= from_level else 1
-        return per_parameter * (parameters.dense / dense + parameters.experts / experts)
+        if level < from_level:
+            return per_parameter * parameters.total
+        return per_parameter * (shared + parameters.experts / layout.experts_sharing)
 
     weights = spread(weight, 3)
     if workload.precision == "float8":  # float8 copies of the matrices and of their transposes, 1 byte each

@@ -85,3 +85,30 @@ def stage_parameters(workload: Workload, layout: Layout, stage: int) -> StagePar
         root=root,
         layer=common + max(feed_forward / tensor if sparse < layers else 0.0, router + experts),
     )
+
+
+def largest_shard(workload: Workload, layout: Layout, stage: int, processes: int) -> int:
+    """Parameters, experts left out, on the process with most of them where FSDP2 shares a stage out.
+
+    Each tensor is cut by its rows, `ceil(rows / processes)` to a process (torch's `Shard(0)`), after tensor
+    parallelism has cut it.
+    """
+    model, tensor = workload.model, layout.tensor
+    layers, sparse = sparse_layers(workload, stage_layers(workload, layout, stage))
+    width, queries, keys = model.hidden_size, model.heads * model.head_dim, model.kv_heads * model.head_dim
+    inner = model.intermediate_size // tensor
+    biases = model.features.qkv_biases
+    shapes = [
+        (layers, queries // tensor, width + biases),
+        (2 * layers, keys // tensor, width + biases),
+        (layers, width, queries // tensor),
+        (2 * (layers - sparse), inner, width),
+        (layers - sparse, width, inner),
+        (2 * layers, width, 1),
+        (2 * layers * model.features.qk_norms, model.head_dim, 1),
+        (sparse, 0 if model.moe is None else model.moe.experts, width),
+    ]
+    first, last = stage == 0, stage == layout.pipeline - 1
+    ends = int(first) + int(last and not (first and model.tied_embeddings))
+    shapes += [(ends, model.vocabulary_size // tensor, width), (int(last), width, 1)]
+    return sum(count * -(-rows // processes) * columns for count, rows, columns in shapes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsugiki.training.checkpoint import Checkpoint, Saving, clear_unfinished, newest_checkpoint, restore
-from tsugiki.training.checkpoint_files import Retention
+from tsugiki.training.checkpoint_files import Retention, checkpoint_directories, step_of
 from tsugiki.training.engine import Engine
 
 if TYPE_CHECKING:
@@ -52,6 +53,23 @@ class Checkpoints:
         if step == steps:
             return self._engine.ranks > 1
         return step % self._config.checkpoint_every_steps == 0
+
+    def back_to(self, step: int) -> bool:
+        """Delete the checkpoints after more than `step` steps; False, and none deleted, if no other is there.
+
+        Every process calls it at the same time.
+        """
+        self.finish()
+        directories = checkpoint_directories(self._work)
+        later = [path for path in directories if step_of(path) > step]
+        if len(later) == len(directories):
+            return False
+        self._engine.in_all(flag=True)  # all have seen the same
+        if self._engine.rank == 0:
+            for path in later:
+                shutil.rmtree(path)
+        self._engine.in_all(flag=True)
+        return True
 
     def begin(self, counters: Counters, step: int) -> None:
         """Copy the state and start writing it; waits for the one before."""

@@ -181,15 +181,18 @@ def optimizer_step(
     are not finite, the weights are left as they were.
     """
     counted = int((batch.targets_BT >= 0).sum())
-    nats = torch.zeros((), device=compute.device)
+    nats, z_loss = torch.zeros(2, device=compute.device)
     optimizer.zero_grad(set_to_none=True)
     for start in range(0, len(batch), rows_at_once):
         sums = compute.loss(decoder, batch.rows(start, start + rows_at_once), 1.0 / max(1, counted))
         torch.autograd.backward(sums.objective)
         nats += sums.cross_entropy
+        z_loss += sums.z_loss
     norm = clip_gradients(decoder, clip)
     routers = compute.routers
-    figures = {} if routers is None else routers.figures(routers.take(), counted)
+    figures = {} if routers is None else dict(routers.figures(routers.take(), counted))
+    if compute.z_loss:
+        figures["z_loss"] = float(z_loss) / max(1, counted)
     result = StepResult(float(nats), counted, float(norm), figures)
     if result.is_finite:
         optimizer.step()

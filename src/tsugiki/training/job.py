@@ -24,6 +24,7 @@ from tsugiki.training.engine import Alone, Engine
 from tsugiki.training.export import write_model_files
 from tsugiki.training.launch import PROGRESS, RESULT, run_ranks
 from tsugiki.training.loop import Counters, Run, run_steps
+from tsugiki.training.meter import meter_of
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.outside import check_processes, place_of, train_as_first
 from tsugiki.training.planning import micro_batch_rows
@@ -47,6 +48,7 @@ from tsugiki.training.results import (
     save_checkpointed,
 )
 from tsugiki.training.routers import routers_of
+from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
             tokens_per_second=counters.tokens_per_second,
             peak_memory_bytes=peak_memory_bytes(device),
         )
-        check_training(config, plan.mixture, counters)
+        data = DataSteps.read(config.spikes, out.work)
+        check_training(config, plan.mixture, counters, data)
         parity = finish()
         retention_of(config).close(out.work)
     return outcome_of(
@@ -91,6 +94,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         counters,
         out.root,
         parity=parity,
+        data=data,
         execution={"device": device.type, "threads": threads, "parallel": config.parallel.text},
     )
 
@@ -107,17 +111,25 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device) -> Run:
     )
     optimizer = optimizer_of(config, decoder.named_parameters())
     float8 = use_float8(config, decoder.config, [decoder], device)
-    return _run(plan, Alone(decoder, optimizer, compute, micro_batch_rows(config), float8))
+    engine = Alone(decoder, optimizer, compute, micro_batch_rows(config), float8)
+    return _run(plan, engine, decoder.config, device)
 
 
-def _run(plan: Plan, engine: Engine) -> Run:
+def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device) -> Run:
+    config = plan.config
     return Run(
-        config=plan.config,
+        config=config,
         engine=engine,
         mixture=plan.mixture,
         validation=plan.validation,
         piece_bytes=plan.tokenizer.piece_bytes,
         identity=plan.identity,
+        meter=meter_of(
+            *(shape, config.sequence_length, device),
+            processes=config.parallel.product,
+            precision=config.precision,
+            hardware=config.hardware,
+        ),
     )
 
 
@@ -172,7 +184,7 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
         else:
             initialise(part, config.seed)
     engine.optimizer = optimizer_of(config, engine.parameters.items())
-    return _run(plan, engine)
+    return _run(plan, engine, shape, world.device)
 
 
 def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:

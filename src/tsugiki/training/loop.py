@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from tsugiki.artifacts.contract import Workspace
 from tsugiki.dataset.mixture import Mixture
-from tsugiki.errors import StageError
 from tsugiki.training.checkpointing import Checkpoints, resume
 from tsugiki.training.counts import Counts, count
 from tsugiki.training.engine import Engine, StepResult
+from tsugiki.training.meter import Meter
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
+from tsugiki.training.recovery import recover
+from tsugiki.training.spikes import DataSteps, Kind, judge
 from tsugiki.training.stage import Config
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
@@ -50,6 +52,10 @@ class Counters:
     """What is in force (`Engine.precision`): bfloat16 after falling back from float8, for good."""
     float8_worst: dict[str, Any] | None = None
     """The operand that float8 kept worst so far: step, matrix, operand, sqnr in dB."""
+    window: list[float] = field(default_factory=list)
+    """Recent losses that were not high, for `spikes.judge`; high, not_finite: steps in a row that were."""
+    high: int = 0
+    not_finite: int = 0
 
     @property
     def final_loss(self) -> float:
@@ -67,6 +73,7 @@ class Run:
     validation: Sequence[ValidationSet]
     piece_bytes: NDArray[np.int32]
     identity: str
+    meter: Meter | None = None
 
     @property
     def validation_steps(self) -> set[int]:
@@ -78,31 +85,28 @@ class Run:
 def run_steps(run: Run, out: Workspace) -> Counters:
     """Train from the newest checkpoint, or from the start, to the last step.
 
-    A metrics row a step. Raises StageError at the first loss or gradient that is not finite, SystemExit(143)
-    after a checkpoint where the process was asked to terminate.
+    A metrics row a step; rows of steps that were undone after a loss spike stay, the last row of a step
+    counts. Raises StageError where a spike can't be recovered from (see `recovery`), SystemExit(143) after a
+    checkpoint where the process was asked to terminate.
     """
-    step, counters = _resume(run, out)
+    data = DataSteps.read(run.config.spikes, out.work)
+    step, counters = _resume(run, out, data)
     speeds: list[float] = []
     checkpoints = Checkpoints(run.engine, out.work, run.identity, run.config)
     with _termination() as terminated:
         if step == 0:
             _validate(run, counters, 0, out)
         while step < run.mixture.steps:
-            begun = time.perf_counter()  # feeding is part of a step
-            rate = _set_learning_rate(run, step)
-            batch = run.engine.load(run.mixture, step)
-            counts = run.engine.add_up(count(batch, run.piece_bytes, len(run.mixture.shares)))
-            if step % run.config.float8_measure_every_steps == 0:
-                run.engine.watch_float8()
-            result = run.engine.train(batch, run.config.clip, int(counts.targets.sum()))
+            result, speed = _take_step(run, data, step, counters, out)
+            speeds.append(speed)
+            if (kind := _trouble(run, counters, result, step)) is not None:
+                place = recover(
+                    *(run, data, checkpoints, out), kind=kind, step=step, counters=counters, result=result
+                )
+                if place is not None:
+                    step, counters = place
+                    continue
             step += 1
-            speeds.append(counts.tokens.sum() / (time.perf_counter() - begun))
-            measured: dict[str, float | str] = {
-                "learning_rate": rate,
-                "tokens_per_second": speeds[-1],
-                "precision": run.engine.precision,
-            }
-            _record(run, counters, counts, result, step=step, out=out, **measured)
             if step in run.validation_steps:
                 _validate(run, counters, step, out)
             due = checkpoints.is_due(step, run.mixture.steps)
@@ -120,7 +124,45 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     return counters
 
 
-def _resume(run: Run, out: Workspace) -> tuple[int, Counters]:
+def _take_step(
+    run: Run, data: DataSteps, step: int, counters: Counters, out: Workspace
+) -> tuple[StepResult, float]:
+    """Step `step` (0-based) from its data to its row of metrics; its result and tokens a second."""
+    begun = time.perf_counter()  # feeding is part of a step
+    rate = _set_learning_rate(run, step)
+    batch = run.engine.load(run.mixture, data.of(step, run.mixture.steps))
+    counts = run.engine.add_up(count(batch, run.piece_bytes, len(run.mixture.shares)))
+    if step % run.config.float8_measure_every_steps == 0:
+        run.engine.watch_float8()
+    result = run.engine.train(batch, run.config.clip, int(counts.targets.sum()))
+    speed = float(counts.tokens.sum() / (time.perf_counter() - begun))
+    measured: dict[str, float | str] = {
+        "learning_rate": rate,
+        "tokens_per_second": speed,
+        "precision": run.engine.precision,
+    }
+    if run.meter is not None:
+        measured |= run.meter.figures(speed)
+    _record(run, counters, counts, result, step=step + 1, out=out, **measured)
+    _tell(run, step + 1, result, speed, out)
+    return result, speed
+
+
+def _tell(run: Run, step: int, result: StepResult, speed: float, out: Workspace) -> None:
+    left = (run.mixture.steps - step) * run.config.batch_tokens
+    note = run.meter.note(result.loss, speed, left) if run.meter else f"loss {result.loss:.3f}"
+    out.progress(step, run.mixture.steps, "steps", note)
+
+
+def _trouble(run: Run, counters: Counters, result: StepResult, step: int) -> Kind | None:
+    """What is wrong with a step, if anything has to be done."""
+    if any(phase.first_step == step for phase in run.mixture.phases):
+        counters.window, counters.high = [], 0  # other data have another usual loss
+    settled = step >= warmup_steps(run.config.warmup, run.mixture.steps)
+    return judge(*(run.config.spikes, counters, result.loss), finite=result.is_finite, settled=settled)
+
+
+def _resume(run: Run, out: Workspace, data: DataSteps) -> tuple[int, Counters]:
     found = resume(run.engine, out.work, run.identity, out.log)
     if found is None:
         sources = len(run.mixture.shares)
@@ -129,7 +171,7 @@ def _resume(run: Run, out: Workspace) -> tuple[int, Counters]:
         )
     out.log.info("going on after step %d of %d", found.step, run.mixture.steps)
     counters = Counters(**found.counters)
-    if counters.precision == "bfloat16" and run.engine.fall_back():
+    if (counters.precision == "bfloat16" or data.fell_back) and run.engine.fall_back():
         out.log.warning("going on in bfloat16: this run fell back from %s before", run.config.precision)
     return found.step, counters
 
@@ -159,27 +201,23 @@ def _record(
     out: Workspace,
     **measured: float | str,
 ) -> None:
-    """Count the batch, write the step's metrics row, and stop where a figure is not finite."""
-    counters.tokens_of_source = (counters.tokens_of_source + counts.tokens).tolist()
-    counters.bytes_of_source = (counters.bytes_of_source + counts.text_bytes).tolist()
+    """Write the step's metrics row, and count the batch if the step was taken."""
+    tokens = (counters.tokens_of_source + counts.tokens).tolist()
     figures = {
         "loss": result.loss,
         "bits_per_byte": bits_per_byte(result.nats, int(counts.text_bytes.sum())),
         "gradient_norm": result.gradient_norm,
     }
     finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    out.metrics.append(
-        step=step, **finite, tokens=sum(counters.tokens_of_source), **measured, **result.figures
-    )
-    if None in finite.values():
-        raise StageError(
-            f"step {step}: {', '.join(f'{name} {value}' for name, value in figures.items())}",
-            hint="lower learning_rate, lengthen the warm-up, or train in float32",
-        )
+    out.metrics.append(step=step, **finite, tokens=sum(tokens), **measured, **result.figures)
+    if not result.is_finite:
+        return
+    counters.tokens_of_source = tokens
+    counters.bytes_of_source = (counters.bytes_of_source + counts.text_bytes).tolist()
     _record_float8(run, counters, result, step, out)
+    counters.precision = run.engine.precision
     counters.first_loss = result.loss if counters.first_loss is None else counters.first_loss
     counters.recent_losses = [*counters.recent_losses, result.loss][-RECENT_STEPS:]
-    out.progress(step, run.mixture.steps, "steps", f"loss {result.loss:.3f}")
 
 
 def _record_float8(run: Run, counters: Counters, result: StepResult, step: int, out: Workspace) -> None:

@@ -27,11 +27,12 @@ class LossSums(NamedTuple):
     """Sums over the counted tokens of a micro-batch, in nats, as float32 scalars.
 
     objective: what is differentiated, cross entropy + z-loss. cross_entropy: without the z-loss, so that
-    curves can be compared (Megatron logs both added up).
+    curves can be compared (Megatron logs both added up). z_loss: the other part, its weight included.
     """
 
     objective: Tensor
     cross_entropy: Tensor
+    z_loss: Tensor
 
 
 class Chunk(Protocol):
@@ -78,10 +79,10 @@ def chunked_loss(
     device_type = hidden_ND.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
     gradients = torch.is_grad_enabled()  # inside of forward() it never is
-    objective, cross_entropy = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+    sums = _HeadLoss.apply(  # type: ignore[no-untyped-call]
         hidden_ND, weight_VD, targets_N, chunk, z_loss, scale, dtype or weight_VD.dtype, gradients
     )
-    return LossSums(objective, cross_entropy)
+    return LossSums(*sums)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -96,7 +97,7 @@ class _HeadLoss(torch.autograd.Function):
         scale: float,
         dtype: torch.dtype,
         gradients: bool,  # noqa: FBT001
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
         if is_slow(x_ND):  # the same rounded operands; logits and gradients are not rounded again
             dtype = torch.float32
@@ -119,11 +120,11 @@ class _HeadLoss(torch.autograd.Function):
         ctx.save_for_backward(grad_x_ND, grad_w_VD)
         ctx.hidden_dtype = hidden_ND.dtype
         cross_entropy, z_term = sums[0], sums[1]
-        ctx.mark_non_differentiable(cross_entropy)
-        return (cross_entropy + z_term) * scale, cross_entropy
+        ctx.mark_non_differentiable(cross_entropy, z_term)
+        return (cross_entropy + z_term) * scale, cross_entropy, z_term
 
     @staticmethod
-    def backward(ctx: Any, grad_objective: Tensor, _grad_cross_entropy: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_objective: Tensor, *_: Tensor) -> tuple[Any, ...]:
         grad_x_ND, grad_w_VD = ctx.saved_tensors
         # The objective is the end of the graph, so this factor is 1 in training; it costs two small passes.
         grad_x_ND = grad_x_ND.mul_(grad_objective).to(ctx.hidden_dtype)

@@ -1,6 +1,7 @@
 """What a training run will take, from shapes and sizes alone: no torch, no files, no work.
 
-Formulas and their sources: `memory.py` for bytes, `DecoderConfig.training_flops_per_token` for operations,
+Formulas and their sources: `planner` (through `layouts.py`) for layouts of several processes, and for one
+`memory.py` for bytes, `DecoderConfig.training_flops_per_token` for operations,
 `devices.py` for speeds.
 """
 
@@ -17,6 +18,7 @@ from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
+from tsugiki.training.layouts import planned_bytes, planned_step_seconds
 from tsugiki.training.memory import checkpoint_bytes, training_bytes
 from tsugiki.training.outside import place_of
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
@@ -86,7 +88,8 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         problems.append(Problem(message, "name a model that is at hand", "model", "warning"))
         return Forecast(ArtifactType.MODEL, {"tokens": tokens or 0}, facts, problems=tuple(problems))
     problems += [*_shape_problems(config, shape), *layout_problems(config, shape)]
-    memory_bytes = training_bytes(shape, config, micro_batch_rows(config))
+    rows = micro_batch_rows(config)
+    memory_bytes = planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
     problems += _memory_problems(config, name, device, memory_bytes)
     facts["model_config"] = shape.to_hf()
     counts: dict[str, float] = {
@@ -98,6 +101,9 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         flops = shape.training_flops_per_token(config.sequence_length) * tokens
         counts |= {"tokens": tokens, "steps": tokens // config.batch_tokens, "training_flops": flops}
         seconds = flops / _flops_per_second(config, shape, name, device)
+        step = planned_step_seconds(shape, config, rows, name)
+        if step is not None:
+            seconds = tokens // config.batch_tokens * step / speed_against_bfloat16(config, shape, name)
         if name != "cpu":
             facts["device_hours"] = seconds * config.parallel.product / 3600
     return Forecast(

@@ -58,10 +58,12 @@ def plan_of(
     sources: dict[str, TokenSource],
 ) -> Plan:
     """The data of every step, what is measured, and the name that checkpoints of this run carry."""
+    steps = _steps(config, inputs, shape)
     mixture = Mixture(
         list(sources.values()),
         config.weights,
-        steps=_steps(config, inputs, shape),
+        steps=steps,
+        spare_steps=config.spikes.spare_steps(steps),
         sequences_per_step=config.sequences_per_step,
         sequence_length=config.sequence_length,
         seed=config.seed,

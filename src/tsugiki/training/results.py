@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,17 @@ from tsugiki.training.loop import Counters
 from tsugiki.training.planning import tokenizer_name
 from tsugiki.training.precision.recipes import is_float8, selection
 from tsugiki.training.preparation import Plan, directory_of
+from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
 
 FALLING_STEPS = 10
 """From so many steps on, a model trained from scratch must end with a lower loss than its first."""
 
 
-def check_training(config: Config, mixture: Mixture, counters: Counters) -> None:
+def check_training(config: Config, mixture: Mixture, counters: Counters, data: DataSteps) -> None:
     """Post-conditions of the loop: exact token accounting, and a loss that fell."""
-    expected = [share.tokens for share in mixture.shares]
+    added = (data.added_sequences(mixture) * mixture.sequence_length).tolist()
+    expected = [share.tokens + more for share, more in zip(mixture.shares, added, strict=True)]
     if counters.tokens_of_source != expected:
         raise StageError(
             f"trained on {counters.tokens_of_source} tokens of the sources; the schedule says {expected}",
@@ -113,6 +116,7 @@ def outcome_of(
     root: Path,
     *,
     parity: Parity,
+    data: DataSteps,
     execution: Mapping[str, Any],
 ) -> Outcome:
     """The manifest's counts and facts of the trained model in `root`."""
@@ -151,6 +155,7 @@ def outcome_of(
         "first_loss": counters.first_loss,
         "final_loss": counters.final_loss,
         "validation": counters.validation,
+        "left_out": [asdict(one) for one in data.left_out],
         "precision": plan.config.precision,
         "precision_at_end": counters.precision,
         **execution,

@@ -42,6 +42,30 @@ class TokenizerTraining(BaseModel):
     size: Count = Field(description="Entries of the vocabulary, bytes and special tokens included.")
 
 
+class SpikeRule(BaseModel):
+    """What counts as a loss spike, and what is done about it; see `tsugiki.training.spikes`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    action: Literal["rewind", "stop", "ignore"] = Field(
+        default="rewind",
+        description="rewind: go back to a checkpoint from before it, and leave out the data (PaLM's way); "
+        "stop: end with an error; ignore: only losses that are not finite end the run.",
+    )
+    threshold: float = Field(
+        default=8.0, gt=0, description="Robust standard deviations above the median of recent losses."
+    )
+    window: int = Field(default=128, ge=8, description="Recent losses that are compared with.")
+    patience: int = Field(default=3, ge=1, description="High losses in a row that make a spike.")
+    skip_steps: int = Field(
+        default=200, ge=1, description="Most steps whose data are left out at a time (PaLM: 200 to 500)."
+    )
+    most: int = Field(default=5, ge=0, description="How often data are left out before the run ends.")
+
+    def spare_steps(self, steps: int) -> int:
+        """Steps of data to hold ready beyond the schedule of `steps` steps."""
+        return self.most * min(self.skip_steps, steps) if self.action == "rewind" else 0
+
+
 class HighLayers(BaseModel):
     """How many layers at both ends of a decoder stay in bfloat16 where the others are in float8."""
 

@@ -28,7 +28,7 @@ from tsugiki.dataset.settings import (
     source_names,
 )
 from tsugiki.training.precision.recipes import Precision, our_name
-from tsugiki.training.settings import FromPreset, HighLayers, Parallel, TokenizerTraining
+from tsugiki.training.settings import FromPreset, HighLayers, Parallel, SpikeRule, TokenizerTraining
 
 KIND = "train"
 PRODUCES = ArtifactType.MODEL
@@ -101,6 +101,9 @@ class Config(StageConfig):
         default=False, description="Decay input embeddings too (Megatron does; it wears unseen rows away)."
     )
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    spikes: SpikeRule = Field(
+        default=SpikeRule(), description="What is done about loss spikes: {action: rewind, threshold: 8, ...}"
+    )
     z_loss: float = Field(default=0.0, ge=0, description="Weight of (log Z)^2 in the loss; PaLM: 1e-4.")
     balance_loss: float | None = Field(
         default=None,

@@ -27,6 +27,7 @@ SIGNATURES = ".signatures"
 BANDS = ".bands"
 
 _BLOCK_DOCUMENTS = 8192
+_READ_DOCUMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,12 @@ class UnitIndex:
 
     def band(self, bands: int, band: int) -> npt.NDArray[np.uint64]:
         """The keys of one band, shape (count,), read-only. Raises InputError where the size is wrong."""
-        return open_array(file_of(self.stem, BANDS), "<u8", (bands, self.count))[band]
+        path = file_of(self.stem, BANDS)
+        if 0 < self.count <= _READ_DOCUMENTS:  # reading a few keys costs less than mapping the file
+            return np.frombuffer(
+                _read(path, 8 * bands * self.count, 8 * band * self.count, 8 * self.count), "<u8"
+            )
+        return open_array(path, "<u8", (bands, self.count))[band]
 
 
 def file_of(stem: Path, suffix: str) -> Path:
@@ -120,6 +126,21 @@ def check_size(path: Path, expected: int) -> None:
             f"{path} has {found} bytes where {expected} were expected",
             hint="the file was cut off or made with other settings: delete it and run the command again",
         )
+
+
+def _read(path: Path, expected: int, start: int, count: int) -> bytes:
+    """`count` bytes from `start` on of a file of `expected` bytes; raises InputError as `check_size` does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        check_size(path, expected)
+        raise
+    try:
+        if os.fstat(descriptor).st_size != expected:
+            check_size(path, expected)
+        return os.pread(descriptor, count, start)
+    finally:
+        os.close(descriptor)
 
 
 def open_array(path: Path, kind: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -118,10 +118,14 @@ class Together:
         add_tied_gradients(self.trainees)
         counted_once = [p for name, p in self.parameters.items() if name != TIED_COPY]
         squares = own_squares(counted_once, self.ranks // self.world.parallel.pipeline)
-        sums = torch.cat([own_sums, squares.double().view(1), *self._router_sums()])
+        z_loss = self._sum_of([value for trainee in self.trainees for value in trainee.z_losses])
+        sums = torch.cat([own_sums, squares.double().view(1), z_loss, *self._router_sums()])
         dist.all_reduce(sums)
         nats, norm = sums[0], sums[1].sqrt()
-        result = StepResult(float(nats), counted, float(norm), self._figures(sums[2:], counted))
+        figures = dict(self._figures(sums[3:], counted))
+        if self.trainees[0].z_loss:
+            figures["z_loss"] = float(sums[2]) / max(1, counted)
+        result = StepResult(float(nats), counted, float(norm), figures)
         if result.is_finite:
             scale_gradients(self.parameters.values(), norm, clip)
             self.optimizer.step()
@@ -172,6 +176,7 @@ class Together:
         given = [self._tensor(x) for x in (rows.ids_BT, rows.document_ids_BT, rows.targets_BT)]
         for trainee in self.trainees:
             trainee.cross_entropies.clear()
+            trainee.z_losses.clear()
         if self.world.parallel.pipeline > 1:
             self._pipeline(len(rows)).run(*given, backward=backward)
         else:
@@ -204,8 +209,10 @@ class Together:
         return self._pipelines[micro_batches]
 
     def _nats(self) -> Tensor:
+        return self._sum_of([value for trainee in self.trainees for value in trainee.cross_entropies])
+
+    def _sum_of(self, found: list[Tensor]) -> Tensor:
         """Only the last stage has the loss, and the processes of a tensor group all have the same."""
-        found = [value for trainee in self.trainees for value in trainee.cross_entropies]
         if not found or self.world.rank_in("tensor"):
             return torch.zeros(1, dtype=torch.float64, device=self.world.device)
         return torch.stack(found).sum(dtype=torch.float64).view(1)

@@ -58,6 +58,8 @@ class Trainee(nn.Module):
         """Factor of the objective: 1 / counted targets of the whole batch."""
         self.cross_entropies: list[Tensor] = []
         """Cross entropy of each micro-batch since the list was emptied, in nats (last stage)."""
+        self.z_losses: list[Tensor] = []
+        """The same of the z-loss."""
 
     def forward(self, x: Tensor, document_ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """The objective (1), or the residual stream for the next stage.
@@ -78,6 +80,7 @@ class Trainee(nn.Module):
         targets_BQ = targets_BT if part is None else targets_BT[:, part.places_Q]
         sums = self._loss(hidden_BQD, targets_BQ.flatten())
         self.cross_entropies.append(sums.cross_entropy)
+        self.z_losses.append(sums.z_loss)
         return torch.stack([sums.objective])  # FSDP2 wants no view
 
     def _routers_objective(
