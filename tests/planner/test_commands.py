@@ -232,6 +232,22 @@ def test_planner_measured_shows_classification_and_choices(planner) -> None:
     assert len(found["cells"]) == 191
 
 
+def test_planner_measured_takes_a_file_of_ones_own(planner, tmp_path) -> None:
+    lines = (ROOT / "src/tsugiki/planner/data/megatron_llama31_8b_4d.csv").read_text().splitlines()
+    runs = tmp_path / "runs.csv"
+    runs.write_text(
+        "\n".join([lines[0], *(line.replace("H100 (94GB)", "h100-94gb") for line in lines if "H100" in line)])
+    )
+    found = json.loads(planner("measured", str(runs), "--json"))
+    assert {one["gpu"] for one in found["cells"]} == {"h100-94gb"}
+    assert len(found["choices"]) == 6
+    runs.write_text("\n".join([lines[0], lines[1].replace("A100 (40GB)", "a10")]))
+    with pytest.raises(InputError, match='no device "a10"'):
+        planner("measured", str(runs))
+    runs.write_text("\n".join(lines[:2]))
+    assert "nothing to choose from" in planner("measured", str(runs))
+
+
 def test_planner_calibrate_writes_constants_that_planner_reads(planner, tmp_path) -> None:
     lines = (ROOT / "src/tsugiki/planner/data/megatron_llama31_8b_4d.csv").read_text().splitlines()
     runs, out = tmp_path / "runs.csv", tmp_path / "ours.json"

@@ -9,7 +9,7 @@ import torch
 
 from tsugiki.cli import app
 from tsugiki.commands import planner_verify
-from tsugiki.commands.planner_verify import CASES, Case, Compared, compare
+from tsugiki.commands.planner_verify import CASES, Case, Compared
 from tsugiki.errors import InputError, StageError
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
@@ -53,19 +53,11 @@ def test_states_of_one_process_are_what_is_allocated_byte_for_byte(name) -> None
 
 
 def test_fake_processes_hold_what_was_planned() -> None:
-    (one,) = compare(Case("llama-nano", (2, 2, 1, 4), 512, 16))
-    assert one.stage == 0
-    assert one.planned_states == one.built_states
-    assert one.ratio == pytest.approx(1, abs=0.05)
-    assert one.holds
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}-{case.degrees}")
-def test_every_case_of_the_grid_holds(case) -> None:
-    found = list(compare(case))
-    assert {one.stage for one in found} >= {0, case.degrees[2] - 1}
-    assert all(one.holds for one in found)
+    case = Case("llama-nano", (2, 2, 1, 4), 512, 16)
+    (built,) = planner_verify._built(case, 2)
+    ((states, activations),) = planner_verify._planned(case, 2)
+    assert states == built.weights + built.gradients + built.moments
+    assert activations == pytest.approx(built.activations, rel=0.05)
 
 
 def test_cases_reach_from_tiny_to_70b_on_512_processes() -> None:

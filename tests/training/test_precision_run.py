@@ -88,9 +88,9 @@ def test_a_run_that_fell_back_goes_on_in_bfloat16_when_resumed_to_the_bit(
         falling_back(patch, after=8)
         outcome = run_stage(undisturbed, settings)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        falling_back(patch, after=8, killed_after=12)
+        falling_back(patch, after=8, killed_after=17)
         run_stage(resumed, settings)
-    (state,) = (resumed / "work").glob(f"checkpoint-*10/{STATE}")
+    (state,) = (resumed / "work").glob(f"checkpoint-*10/{STATE}")  # whole before the next one begins
     assert json.loads(state.read_text())["counters"]["precision"] == "bfloat16"
     again = run_stage(resumed, settings)
     assert "this run fell back from float8-rowwise before" in (resumed / "log.txt").read_text()
@@ -108,6 +108,32 @@ def test_a_run_that_fell_back_goes_on_in_bfloat16_when_resumed_to_the_bit(
     run_stage(plain, settings)
     later = [row["loss"] for row in rows(plain, last_by="step")][8:]
     assert later != [row["loss"] for row in rows(undisturbed, last_by="step")][8:]
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_spike_winds_back_and_goes_on_in_bfloat16_where_the_recipe_says_so(
+    tmp_path, run_stage, settings, monkeypatch, fallback
+):
+    train, count = Alone.train, [0]
+
+    def spoiled(engine, *arguments):
+        count[0] += 1
+        if count[0] == 20:
+            for parameter in engine.parameters.values():
+                parameter.data.mul_(-3)  # the weights of this step are lost
+        return train(engine, *arguments)
+
+    monkeypatch.setattr(Alone, "train", spoiled)
+    rule = {"window": 8, "patience": 2, "threshold": 6, "skip_steps": 6}
+    more = {"spikes": rule, "checkpoint_every_steps": 3, "tokens": 8192, "float8_fallback": fallback}
+    outcome = run_stage(tmp_path, {**settings, **more})
+    (left_out,) = outcome.facts["left_out"]
+    assert left_out["fell_back"] == fallback
+    wound_back = left_out["back_to"]
+    precisions = [row["precision"] for row in rows(tmp_path, last_by="step")]
+    later = "bfloat16" if fallback else "float8-rowwise"
+    assert precisions == ["float8-rowwise"] * wound_back + [later] * (32 - wound_back)
+    assert outcome.facts["precision_at_end"] == later
 
 
 def test_matrices_that_float8_can_not_multiply_are_refused_before_any_work(tmp_path, run_stage, settings):

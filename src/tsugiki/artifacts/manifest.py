@@ -24,7 +24,7 @@ _NOT_CONTENT = frozenset({MANIFEST, "metrics.jsonl", "log.txt", "job.json", "fai
 
 # Partial state, and training checkpoints that are kept: they hold their own SHA-256s, may be deleted at any
 # time, and which ones there are says nothing of the result.
-_NOT_CONTENT_DIRECTORIES = ("work/", "checkpoints/")
+_NOT_CONTENT_DIRECTORIES = ("work/", "checkpoints/", "trackers/")
 
 
 class FileEntry(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,18 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
+        self.followers: list[Callable[[Mapping[str, Any]], None]] = []
+        """Told of every row once it is written."""
 
     def append(self, **row: Any) -> None:
         """Append one row; the wall-clock time (Unix seconds) is added as `time`."""
-        line = json.dumps({**row, "time": round(time.time(), 3)}, ensure_ascii=False, allow_nan=False)
+        row["time"] = round(time.time(), 3)
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         with storage_errors(self.path):
             self._file.write(line + "\n")
             self._file.flush()
+        for tell in self.followers:
+            tell(row)
 
     def close(self) -> None:
         """Close the file; the log can't be used afterwards."""

@@ -12,7 +12,7 @@ from tsugiki.commands.planner_inputs import asked_device, asked_model, whole_num
 from tsugiki.commands.planner_search import Framework
 from tsugiki.commands.terminal import Json, columns, print_json
 from tsugiki.errors import InputError
-from tsugiki.report.formatting import fixed, percent
+from tsugiki.report.formatting import exact, fixed, percent
 
 if TYPE_CHECKING:
     from tsugiki.planner.measured import Choice, Judged
@@ -82,19 +82,29 @@ def calibrate(
     )
 
 
-def measured(*, json: Json = False) -> None:
-    """Hold the planner against the measured runs that come with it: which ran, which were fastest.
+def measured(
+    runs: Path | None = None, *, model: str = "llama-3.1-8b", batch: str = "1024", json: Json = False
+) -> None:
+    """Hold the planner against measured runs: which it calls safe and ran, and what its choices cost.
 
-    Megatron-LM runs of Llama-3.1-8B on A100-40GB and H100-94GB; no constant of the planner is fitted to them.
+    Without a file: Megatron-LM runs of Llama-3.1-8B on A100-40GB and H100-94GB that come with the package; no
+    constant of the planner is fitted to them.
 
     Example: `tsugiki planner measured`
 
     Args:
+        runs: A CSV file as for `tsugiki planner calibrate`; gpu is "A100 (40GB)", "H100 (94GB)" or a device
+            of `tsugiki planner`.
+        model: The model of all runs.
+        batch: Sequences of a step in all of them.
         json: Print JSON.
     """
-    from tsugiki.planner.measured import choices, classification, judge, shipped_cells
+    from tsugiki.planner.measured import choices, classification, judge, read_cells, shipped_cells
 
-    judged = judge(shipped_cells())
+    cells = shipped_cells()
+    if runs is not None:
+        cells = read_cells(runs, asked_model(model, None).shape, whole_number("--batch", batch))
+    judged = judge(cells)
     whole, picks = classification(judged), choices(judged)
     if json:
         print_json(_as_dict(judged))
@@ -104,6 +114,9 @@ def measured(*, json: Json = False) -> None:
         f"\nBest single threshold: {percent(whole.threshold)} of the memory, right for "
         f"{percent(whole.correct)} of {whole.cells} layouts\n"
     )
+    if not picks:
+        print("No group of equal GPUs, GPU count and length has three runs: nothing to choose from")
+        return
     print("\n".join(_chosen(picks)))
     for name, costs in (
         ("the fastest safe layout by prediction", [one.cost(one.chosen) for one in picks]),
@@ -126,12 +139,14 @@ def _classified(judged: Sequence[Judged]) -> Iterator[str]:
 
 
 def _chosen(picks: Sequence[Choice]) -> Iterator[str]:
-    rows: list[Sequence[str]] = [("GPUs", "fastest measured", "TFLOP/s", "chosen", "TFLOP/s", "costs")]
+    title = ("GPUs", "tokens", "fastest measured", "TFLOP/s", "chosen", "TFLOP/s", "costs")
+    rows: list[Sequence[str]] = [title]
     for one in picks:
         best, chosen = one.best.cell, None if one.chosen is None else one.chosen.cell
         rows.append(
             (
                 f"{one.gpus} x {one.gpu}",
+                exact(one.sequence_length),
                 best.layout.text,
                 fixed(best.tflops, 1),
                 "nothing is safe" if chosen is None else chosen.layout.text,
@@ -139,7 +154,7 @@ def _chosen(picks: Sequence[Choice]) -> Iterator[str]:
                 percent(one.cost(one.chosen)),
             )
         )
-    return columns(rows, right=(2, 4, 5))
+    return columns(rows, right=(1, 3, 5, 6))
 
 
 def _as_dict(judged: Sequence[Judged]) -> dict[str, object]:

@@ -6,8 +6,9 @@ and a hundred million.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,9 +76,14 @@ def assemble(material: Material, out: Workspace) -> Outcome:
         save_index(index, parameters, columns, clusters)
     kept = kept_documents(clusters.survivor, parameters.work / "kept")
     _check_kept(kept, verdict)
-    split = _split(material, stored, kept, columns, out)
-    labels = _labels(material, parameters, verdict, _held_out(stored, kept, split, parameters.work), out)
-    summary = _write(stored, labels, material.engine, out)
+    labels = _labels(material, parameters, verdict, out)
+    with _rejected_beside(stored, labels, material.engine, out) as rejected:
+        split = _split(material, stored, kept, columns, out)
+        labels = replace(labels, held_out=_held_out(stored, kept, split, parameters.work))
+        summary = write_parts(
+            KEPT, stored, labels, out.root, material.engine, progress=_progress(out, "writing", "parts")
+        )
+    summary.add(vars(rejected()))
     if summary.documents[KEPT] != kept.size:
         raise StageError(
             f"{summary.documents[KEPT]} documents were written where {kept.size} were kept",
@@ -158,18 +164,17 @@ def _split(
     )
 
 
-def _held_out(stored: Stored, kept: Int64s, split: Split | None, work: Path) -> Path | None:
+def _held_out(stored: Stored, kept: Int64s, split: Split | None, work: Path) -> str | None:
     """A file with one byte a document: 1 for those held out."""
     if split is None:
         return None
     path = work / "held-out"
     create_array(path, "|u1", (stored.count,))[kept[split.held_out]] = 1
-    return path
+    return str(path)
 
 
-def _labels(
-    material: Material, parameters: Parameters, verdict: HostVerdict, held_out: Path | None, out: Workspace
-) -> Labels:
+def _labels(material: Material, parameters: Parameters, verdict: HostVerdict, out: Workspace) -> Labels:
+    """The labels before the split."""
     config = material.config.near_duplicates
     chosen = parameters.work / ("chosen" if verdict.excluded is None else "chosen-again")
     weights = sorted(config.weights.items()) if config.weights else FINEWEB2_WEIGHTS
@@ -178,7 +183,7 @@ def _labels(
         survivor=str(chosen / "survivor"),
         size=str(chosen / "cluster-size"),
         ids=str(parameters.work / "column-id"),
-        held_out=str(held_out) if held_out else None,
+        held_out=None,
         hosts=str(out.root / HOSTS_FILE),
         scope=verdict.rules.scope,
         older=tuple(str(directory / INDEX) for directory in material.older),
@@ -187,10 +192,30 @@ def _labels(
     )
 
 
-def _write(stored: Stored, labels: Labels, engine: Engine, out: Workspace) -> Summary:
-    for part in (KEPT, REJECTED):
-        shutil.rmtree(out.root / part, ignore_errors=True)
-    return write_parts(stored, labels, out.root, engine, _progress(out, "writing", "parts"))
+@contextmanager
+def _rejected_beside(
+    stored: Stored, labels: Labels, engine: Engine, out: Workspace
+) -> Iterator[Callable[[], Summary]]:
+    """Write the rejected documents while the split is made; gives a function that waits for them.
+
+    Where tasks run in threads: the split alone leaves cores idle there. Otherwise it is done by the function.
+    """
+
+    def write() -> Summary:
+        return write_parts(REJECTED, stored, labels, out.root, replace(engine, workers=1))
+
+    if not engine.threads or engine.workers == 1:
+        yield lambda: write_parts(
+            REJECTED,
+            stored,
+            labels,
+            out.root,
+            engine,
+            progress=_progress(out, "writing", "parts of rejected ones"),
+        )
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(write).result
 
 
 def _host_facts(

@@ -6,6 +6,7 @@ number of workers writes the same bytes.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,10 +93,20 @@ class Summary:
 
 
 def write_parts(
-    stored: Stored, labels: Labels, root: Path, engine: Engine, progress: Callable[[int, int], None]
+    part: str,
+    stored: Stored,
+    labels: Labels,
+    root: Path,
+    engine: Engine,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Summary:
-    """Write `documents/` and `rejected/` below `root` from the labels, whatever an earlier try has left."""
-    jobs = list(_jobs(stored, labels, root))
+    """Write `documents/` or `rejected/` below `root` from the labels, whatever an earlier try has left.
+
+    part: KEPT or REJECTED; the rejected ones don't depend on the split.
+    """
+    shutil.rmtree(root / part, ignore_errors=True)
+    jobs = list(_jobs(part, stored, labels, root))
     summary = Summary()
     for done, result in enumerate(run_tasks(part_task, jobs, engine), start=1):
         summary.add(result)
@@ -103,18 +114,16 @@ def write_parts(
     return summary
 
 
-def _jobs(stored: Stored, labels: Labels, root: Path) -> Iterator[dict[str, Any]]:
+def _jobs(part: str, stored: Stored, labels: Labels, root: Path) -> Iterator[dict[str, Any]]:
     survivor = open_array(Path(labels.survivor), "<i8", (stored.count,))
-    kept = []
-    for number in range(len(stored.segments)):
+    counts = []
+    for number, segment in enumerate(stored.segments):
         place = stored.slice_of(number)
-        kept.append(int((survivor[place] == np.arange(place.start, place.stop)).sum()))
-    rejected = [one.documents - count for one, count in zip(stored.segments, kept, strict=True)]
-    shared = {"labels": vars(labels)}
-    for part, counts in ((KEPT, kept), (REJECTED, rejected)):
-        for number, pieces in enumerate(_pieces(counts)):
-            target = root / part / f"part-{number:05d}.parquet"
-            yield {**shared, "part": part, "pieces": pieces, "target": str(target)}
+        kept = int((survivor[place] == np.arange(place.start, place.stop)).sum())
+        counts.append(kept if part == KEPT else segment.documents - kept)
+    for number, pieces in enumerate(_pieces(counts)):
+        target = root / part / f"part-{number:05d}.parquet"
+        yield {"labels": vars(labels), "part": part, "pieces": pieces, "target": str(target)}
 
 
 def _pieces(counts: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tsugiki.errors import InputError
 from tsugiki.models.config import DecoderConfig, preset
-from tsugiki.planner.devices import ACCELERATORS, Accelerator
+from tsugiki.planner.devices import ACCELERATORS, Accelerator, accelerator
 from tsugiki.planner.kernels import KERNELS, Kernels
 from tsugiki.planner.layout import Layout, Workload
 from tsugiki.planner.memory import busiest
@@ -153,10 +153,10 @@ def judge(
     kernels: Kernels = KERNELS["megatron-lm"],
     tuning: Tuning | None = None,
 ) -> list[Judged]:
-    """What the planner says of each cell."""
+    """What the planner says of each cell; raises InputError for a type of GPU that is not known."""
     judged = []
     for cell in cells:
-        device = machines[cell.gpu]
+        device = machines[cell.gpu] if cell.gpu in machines else accelerator(cell.gpu)
         stage = busiest(cell.workload, cell.layout, kernels)
         seconds = step_time(cell.workload, cell.layout, kernels, device, tuning).seconds
         judged.append(

@@ -106,7 +106,8 @@ def rehearse_here(config: Config, shape: DecoderConfig, rank: int) -> Rehearsal:
 
     begun = time.monotonic()
     # one process is rehearsed as a group of one; all documents' masks are left out
-    config = config.model_copy(update={"document_masking": False})
+    # float8 as an accelerator has it: the emulation keeps float32 copies
+    config = config.model_copy(update={"document_masking": False, "float8_products": "exact"})
     dist.init_process_group("fake", rank=rank, world_size=config.parallel.product, store=FakeStore())
     world = open_world(config.parallel, torch.device("cpu"))
     with _prepared(), FakeTensorMode(allow_non_fake_inputs=True):

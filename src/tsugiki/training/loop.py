@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
@@ -26,6 +26,7 @@ from tsugiki.training.planning import warmup_steps
 from tsugiki.training.recovery import recover
 from tsugiki.training.spikes import DataSteps, Kind, judge
 from tsugiki.training.stage import Config
+from tsugiki.training.trackers import following
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
 RECENT_STEPS = 10
@@ -93,7 +94,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     step, counters = _resume(run, out, data)
     speeds: list[float] = []
     checkpoints = Checkpoints(run.engine, out.work, run.identity, run.config)
-    with _termination() as terminated:
+    with _termination() as terminated, _trackers(run, out):
         if step == 0:
             _validate(run, counters, 0, out)
         while step < run.mixture.steps:
@@ -245,6 +246,18 @@ def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
         out.metrics.append(
             event="validation", dataset=held_out.name, after_step=step, tokens=tokens, bits_per_byte=value
         )
+
+
+def _trackers(run: Run, out: Workspace) -> AbstractContextManager[None]:
+    config = run.config
+    return following(
+        out.metrics,
+        config.trackers if run.engine.rank == 0 else (),
+        root=out.root,
+        identity=run.identity,
+        config=config.model_dump(mode="json"),
+        log=out.log,
+    )
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """What a training run will take, from shapes and sizes alone: no torch, no files, no work.
 
-Formulas and their sources: `planner` (through `layouts.py`) for layouts of several processes, and for one
-`memory.py` for bytes, `DecoderConfig.training_flops_per_token` for operations,
-`devices.py` for speeds.
+Formulas and their sources: `planner`, through `layouts.py`, for several processes; for one, `memory.py` for
+bytes, `DecoderConfig.training_flops_per_token` for operations and `devices.py` for speeds.
 """
 
 from __future__ import annotations

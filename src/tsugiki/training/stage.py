@@ -199,6 +199,9 @@ class Config(StageConfig):
         gt=0,
         description="Longest wait of one process for the others in one exchange; then all end with an error.",
     )
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], EXECUTION] = Field(
+        default=(), description="Who else is told of the metrics: tensorboard, wandb, trackio."
+    )
     device: Annotated[Literal["auto", "cpu", "cuda"], EXECUTION] = Field(
         default="auto", description="Where to train; auto takes a GPU where there is one."
     )
