@@ -119,7 +119,7 @@ def following(
         return
     trackers = {name: _TRACKERS[name](root / DIRECTORY / name, root.name, identity, config) for name in names}
 
-    def safely(name: str, act: Callable[[], None]) -> None:
+    def safely(name: TrackerName, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as error:  # noqa: BLE001 (whatever it is, training goes on)
