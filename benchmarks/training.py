@@ -46,6 +46,7 @@ from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
 from tsugiki.training.compute import Compute, deterministic
 from tsugiki.training.engine import Alone, StepResult
 from tsugiki.training.loop import Run, run_steps
+from tsugiki.training.meter import meter_of
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.preparation import Plan, new_shape, plan_of, token_sources
 from tsugiki.training.stage import Config
@@ -229,6 +230,12 @@ def our_turn(bench: Bench, precision: str, *, masking: bool) -> tuple[list[float
         validation=[],
         piece_bytes=bench.tokenizer.piece_bytes,
         identity=plan.identity,
+        meter=meter_of(
+            *(decoder.config, config.sequence_length, bench.device),
+            processes=1,
+            precision=precision,
+            hardware=None,
+        ),
     )
     run_steps(run, open_workspace(out))
     return between([*engine.moments, time.perf_counter()]), float(config.batch_tokens)

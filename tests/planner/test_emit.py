@@ -139,6 +139,13 @@ def test_recipe_settings_of_every_layout_that_fits_are_a_valid_stage(workload) -
         assert not wrong
 
 
+def test_recipe_settings_in_float8_name_a_recipe_that_the_stage_has() -> None:
+    settings = recipe_settings(
+        Workload(LLAMA.model, 8192, 1024, "float8"), Layout(data=8, sharding="weights")
+    )
+    assert Config(**REST, **settings).precision == "float8-rowwise"
+
+
 def test_recipe_lines_are_yaml_that_reads_back() -> None:
     from ruamel.yaml import YAML
 

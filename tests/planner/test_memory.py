@@ -108,6 +108,14 @@ def test_float8_keeps_copies_of_matrices_and_smaller_inputs() -> None:
     assert small.activations / plain.activations == pytest.approx((41 - (2 + 2 + 2 + 7) / 2) / 41)
 
 
+def test_float8_of_torchao_takes_the_memory_of_bfloat16() -> None:
+    layout = Layout(data=8, sharding="weights")
+    for name in ("torchtitan", "tsugiki"):
+        assert busiest(workload(precision="float8"), layout, KERNELS[name]) == busiest(
+            workload(), layout, KERNELS[name]
+        )
+
+
 def test_activations_of_a_dense_layer_are_equation_12() -> None:
     stage = busiest(workload(), Layout(tensor=2, context=2), MEGATRON)
     assert stage.activations == 8192 / 2 * 4096 * (12 + 4 * 8 / 32 + 8 * 14336 / 4096) / 2 * 32

@@ -105,8 +105,8 @@ def test_search_keeps_to_the_space_that_is_given() -> None:
     assert {(one.tensor, one.micro_batch, one.recompute) for one in tried} == {(2, 1, "none"), (2, 2, "none")}
 
 
-@pytest.mark.parametrize("gpus", [0, -8])
-def test_search_without_gpus_is_refused(gpus) -> None:
+@pytest.mark.parametrize("gpus", [0, -8, 10**12])
+def test_search_with_an_impossible_number_of_gpus_is_refused(gpus) -> None:
     with pytest.raises(InputError, match=f"{gpus} GPUs"):
         search(Workload(preset("llama-3.1-8b"), 8192, 1024), gpus, H100, MEGATRON)
 

@@ -125,3 +125,13 @@ def test_adamw_one_step_is_the_published_update():
     m, v = 0.9 * 0.05 - 0.025, 0.95 * 0.0125 + 0.05 * 0.0625
     second = first * (1 - 0.01) - 0.1 * (m / (1 - 0.81)) / (math.sqrt(v / (1 - 0.9025)) + 1e-8)
     assert weight.item() == pytest.approx(second, rel=1e-6)
+
+
+def test_wsd_decays_over_the_share_asked_for_in_either_shape():
+    shared = {"steps": 101, "peak": 1.0, "minimum": 0.0, "warmup_steps": 0, "schedule": "wsd", "decay": 0.5}
+    linear = [learning_rate(step, **shared) for step in range(101)]
+    root = [learning_rate(step, **shared, decay_shape="1-sqrt") for step in range(101)]
+    assert linear[:51] == root[:51] == [1.0] * 51
+    assert linear[-1] == root[-1] == 0.0
+    assert linear[75] == pytest.approx(0.5)
+    assert root[75] == pytest.approx(1 - 0.5**0.5)

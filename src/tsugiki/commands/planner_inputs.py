@@ -87,7 +87,7 @@ def _of_recipe(path: Path, stage: str | None) -> Asked:
         shape,
         config.sequence_length,
         config.sequences_per_step,
-        config.precision,
+        "float8" if config.precision.startswith("float8") else config.precision,
         tokens,
     )
 

@@ -50,8 +50,7 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
     hidden = model.hidden_size * size / tensor
     if recompute == "full":
         return hidden, hidden
-    # input of a matrix product: Transformer Engine keeps it in float8 only
-    operand = 0.5 if workload.precision == "float8" else 1.0
+    operand = 0.5 if workload.precision == "float8" and kernels.keeps_float8 else 1.0
     gathered = operand * hidden * (tensor if kernels.keeps_gathered else 1)
     heads, keys = model.heads / tensor, max(model.kv_heads / tensor, 1.0)
     queries, keys = heads * model.head_dim * size, keys * model.head_dim * size

@@ -152,7 +152,7 @@ def recipe_settings(workload: Workload, layout: Layout, hardware: str | None = N
         "batch_tokens": workload.step_tokens,
         "parallel": parallel,
         "micro_batch_tokens": layout.micro_batch * workload.sequence_length,
-        "precision": workload.precision,
+        "precision": "float8-rowwise" if workload.precision == "float8" else workload.precision,
     }
     if layout.recompute != "none":
         settings["recompute"] = layout.recompute

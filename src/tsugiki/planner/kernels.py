@@ -39,6 +39,7 @@ class Kernels:
     keeps_gathered: bool = False
     keeps_statistics: bool = False
     gathers_keys: bool = False
+    keeps_float8: bool = False
     logit_bytes: float = 6.0
     logit_chunk: int | None = None
     selective: Literal["attention", "products", "every-other-product"] = "attention"
@@ -57,7 +58,7 @@ KERNELS: Mapping[str, Kernels] = {
     # layout, which they don't count; their sum is what was held against 454 runs. Cross entropy: 4 bytes in
     # place and 2 of the bfloat16 logits. Communicators: half a gigabyte each, by the same authors' web tool.
     # Context: 0.3 to 0.5 GiB.
-    "megatron-lm": Kernels("megatron-lm"),
+    "megatron-lm": Kernels("megatron-lm", keeps_float8=True),
     # FSDP2 over float32 weights; torch.compile fuses SwiGLU (saves gate and up, and the product for the next
     # matrix) and the norms; cross entropy is torch's, under compile: logits in bfloat16 and float32, and the
     # gradient in bfloat16. Its op-level selective recomputation keeps every second matrix product.

@@ -26,7 +26,7 @@ class Workload:
     """What is to be trained, whatever the layout.
 
     sequence_length: tokens. batch: sequences of one optimizer step, over all devices. precision: of matrix
-    products; float8 keeps bfloat16 weights beside its copies (Transformer Engine's default).
+    products; weights stay in bfloat16, or float32, under float8 too.
     gradient_bytes: of one accumulated gradient, 4 or 2 (Megatron: --grad-reduce-in-bf16 gives 2).
     """
 

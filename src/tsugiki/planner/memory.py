@@ -129,7 +129,9 @@ def state_bytes(
         return per_parameter * (shared + parameters.experts / layout.experts_sharing)
 
     weights = spread(weight, 3)
-    if workload.precision == "float8":  # float8 copies of the matrices and of their transposes, 1 byte each
+    if (
+        workload.precision == "float8" and kernels.keeps_float8
+    ):  # float8 copies of the matrices and of their transposes, 1 byte each
         weights += 2.0 * parameters.matrices
     return weights, spread(gradient, 2), spread(optimizer, 1)
 

@@ -18,6 +18,7 @@ from tsugiki.planner.verdict import PROBE_SHARE, Verdict, verdict
 
 LARGEST_MICRO_BATCH = 16
 LARGEST_CHUNKS = 8
+MOST_GPUS = 2**20
 GIB = 2**30
 
 
@@ -130,13 +131,16 @@ def search(
     tuning: Tuning | None = None,
     space: Space | None = None,
 ) -> Found:
-    """Every layout of `workload` on `gpus` devices, judged; raises InputError for fewer than one device.
+    """Every layout of `workload` on `gpus` devices, judged; raises InputError for fewer than one device
+    or more than `MOST_GPUS`.
 
     Degrees are the divisors of the number of devices. Weights are shared as the framework does: Megatron-LM
     its optimizer states, the others all (FSDP2).
     """
     if gpus < 1:
         raise InputError(f"{gpus} GPUs can't train a model", hint="give --gpus 1 or more")
+    if gpus > MOST_GPUS:
+        raise InputError(f"{gpus} GPUs are more than there are", hint=f"give --gpus {MOST_GPUS} or fewer")
     candidates, large, illegal = [], [], []
     for layout, problem in _layouts(workload, gpus, kernels, space or Space()):
         if problem is not None:

@@ -188,10 +188,11 @@ def _time(found: Found) -> Figure:
     for one in _distinct(found.candidates)[:8]:
         parts = tuple((sum(getattr(one.time, part) for part in names), css) for _, css, names in TIMES)
         degrees = f"T{one.layout.tensor} C{one.layout.context} P{one.layout.pipeline} D{one.layout.data}"
+        degrees += f" E{one.layout.expert}" if found.workload.model.moe else ""
         rows.append(StackRow(f"{degrees} b{one.layout.micro_batch}", parts, f"{one.time.seconds:.2f} s"))
     words = Words(
         "Where the time of a step goes",
-        "The fastest layouts: T tensor, C context, P pipeline, D data, b micro-batch.",
+        "The fastest layouts: T tensor, C context, P pipeline, D data, E expert, b micro-batch.",
         "; ".join(f"{row.label}: {row.text}" for row in rows),
     )
 

@@ -14,6 +14,7 @@ from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.compute import Compute
 from tsugiki.training.counts import Counts
+from tsugiki.training.norms import squares_by_group
 from tsugiki.training.precision.products import Float8
 from tsugiki.training.precision.watch import Float8Report
 from tsugiki.training.validation import ValidationSet, measure
@@ -88,6 +89,9 @@ class Engine(Protocol):
         batch: what `load` gave. counted: targets that count in the rows of all processes.
         """
 
+    def squares(self) -> tuple[Tensor, int]:
+        """Squared norms by group (`norms.squares_by_group`) of all processes, and the model's layers."""
+
     def measure(self, held_out: ValidationSet) -> float:
         """Bits per byte of a validation set."""
 
@@ -154,6 +158,11 @@ class Alone:
         )
         found = None if self.float8 is None else self.float8.report(self.compute.device)
         return result.with_float8(found)
+
+    def squares(self) -> tuple[Tensor, int]:
+        """See `Engine.squares`."""
+        layers = self.decoder.config.layers
+        return squares_by_group(self.parameters, layers), layers
 
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""

@@ -21,6 +21,7 @@ from tsugiki.training.checkpointing import Checkpoints, resume
 from tsugiki.training.counts import Counts, count
 from tsugiki.training.engine import Engine, StepResult
 from tsugiki.training.meter import Meter
+from tsugiki.training.norms import row_of
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
 from tsugiki.training.recovery import recover
@@ -145,6 +146,10 @@ def _take_step(
     if run.meter is not None:
         measured |= run.meter.figures(speed)
     _record(run, counters, counts, result, step=step + 1, out=out, **measured)
+    if (step + 1) % run.config.norms_every_steps == 0 and result.is_finite:
+        squares, layers = run.engine.squares()
+        scale = min(1.0, run.config.clip / (result.gradient_norm + 1e-6))
+        out.metrics.append(event="norms", after_step=step + 1, **row_of(squares, layers, scale))
     _tell(run, step + 1, result, speed, out)
     return result, speed
 
@@ -186,6 +191,8 @@ def _set_learning_rate(run: Run, step: int) -> float:
         minimum=run.config.end_learning_rate,
         warmup_steps=warmup_steps(run.config.warmup, steps),
         schedule=run.config.schedule,
+        decay=run.config.decay,
+        decay_shape=run.config.decay_shape,
     )
     for group in run.engine.optimizer.param_groups:
         group["lr"] = rate

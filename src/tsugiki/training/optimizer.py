@@ -11,12 +11,22 @@ from torch import nn
 
 ScheduleName = Literal["cosine", "constant", "wsd"]
 
+DecayShape = Literal["linear", "1-sqrt"]
+
 WSD_DECAY = 0.1
 """Share of the steps in which "wsd" decays: 10-20 % in use (reference: warm-up, stable, decay)."""
 
 
 def learning_rate(
-    step: int, *, steps: int, peak: float, minimum: float, warmup_steps: int, schedule: ScheduleName
+    step: int,
+    *,
+    steps: int,
+    peak: float,
+    minimum: float,
+    warmup_steps: int,
+    schedule: ScheduleName,
+    decay: float = WSD_DECAY,
+    decay_shape: DecayShape = "linear",
 ) -> float:
     """The learning rate of step `step` (0-based) of `steps`.
 
@@ -24,8 +34,10 @@ def learning_rate(
     reaches the peak. Afterwards, with progress u from 0 (the step after the warm-up) to 1 (the last step):
         cosine     minimum + (peak - minimum) (1 + cos(pi u)) / 2          (Loshchilov and Hutter 2017)
         constant   peak
-        wsd        peak, then over the last tenth of all steps linearly to the minimum (Hu et al. 2024,
-                   arXiv 2404.06395; linear as in Hägele et al. 2024, arXiv 2405.18392)
+        wsd        peak, then over the last share `decay` of all steps to the minimum (Hu et al. 2024, arXiv
+                   2404.06395): with d from 0 to 1 there, by d (linear) or by sqrt(d) (1-sqrt), which Hägele
+                   et al. 2024 (arXiv 2405.18392) found better
+    A run that starts from a trained model warms up again (re-warming, Ibrahim et al. 2024, arXiv 2403.08763).
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -33,9 +45,9 @@ def learning_rate(
     if schedule == "constant":
         return peak
     if schedule == "wsd":
-        decay_steps = max(1, round(steps * WSD_DECAY))
-        begun = max(0, step - (steps - 1 - decay_steps))
-        return peak - (peak - minimum) * begun / decay_steps
+        decay_steps = max(1, round(steps * decay))
+        begun = max(0, step - (steps - 1 - decay_steps)) / decay_steps
+        return peak - (peak - minimum) * (begun if decay_shape == "linear" else math.sqrt(begun))
     progress = (step - warmup_steps) / after if after > 0 else 1.0
     return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * progress))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
-from tsugiki.models.config import DecoderConfig, preset
+from tsugiki.models.config import DecoderConfig, preset, spike_no_more
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
 from tsugiki.training.layouts import planned_bytes, planned_step_seconds
 from tsugiki.training.memory import checkpoint_bytes, training_bytes
@@ -23,6 +23,7 @@ from tsugiki.training.outside import place_of
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
 
 if TYPE_CHECKING:
+    from tsugiki.training.settings import FromPreset
     from tsugiki.training.stage import Config
 
 DEFAULT_MICRO_BATCH_TOKENS = 8192
@@ -126,6 +127,15 @@ def tokenizer_name(config: Config, model_facts: Mapping[str, Any]) -> str:
     return str(model_facts.get("tokenizer", config.model))
 
 
+def shape_from(source: FromPreset) -> DecoderConfig:
+    """The shape of a new model, but for its vocabulary.
+
+    Raises InputError for a preset that does not exist or a shape that does not hold together.
+    """
+    shape = replace(preset(source.preset), **source.overrides())
+    return spike_no_more(shape) if source.spike_no_more else shape
+
+
 def shape_of(config: Config, inputs: Forecasts) -> DecoderConfig | None:
     """The shape that will be trained, or None where it is not known yet.
 
@@ -135,7 +145,7 @@ def shape_of(config: Config, inputs: Forecasts) -> DecoderConfig | None:
         data = _model_facts(config, inputs).get("model_config")
         return DecoderConfig.from_hf(data) if isinstance(data, Mapping) else None
     size = config.tokenizer.size if config.tokenizer is not None else None
-    shape = replace(preset(config.model.preset), **config.model.overrides())
+    shape = shape_from(config.model)
     return shape if size is None else replace(shape, vocabulary_size=size)
 
 

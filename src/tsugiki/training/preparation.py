@@ -18,7 +18,7 @@ from tsugiki.dataset.mixture import Mixture
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import TokenSource, open_tokens
 from tsugiki.errors import DataError, InputError
-from tsugiki.models.config import DecoderConfig, preset
+from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
     load_decoder,
@@ -29,7 +29,7 @@ from tsugiki.models.directory import (
 )
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
 from tsugiki.training.outside import place_of
-from tsugiki.training.planning import layout_problems, steps_for, tokens_for
+from tsugiki.training.planning import layout_problems, shape_from, steps_for, tokens_for
 from tsugiki.training.precision.products import emulates
 from tsugiki.training.precision.recipes import is_float8
 from tsugiki.training.stage import CODE_VERSION, Config
@@ -115,8 +115,7 @@ def starting_decoder(config: Config, inputs: Inputs, shape: DecoderConfig) -> De
 def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
     """The shape of a new model, its vocabulary being the tokenizer's."""
     return replace(
-        preset(source.preset),
-        **source.overrides(),
+        shape_from(source),
         vocabulary_size=tokenizer.size,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,

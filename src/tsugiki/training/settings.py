@@ -28,10 +28,20 @@ class FromPreset(BaseModel):
     initializer_std: float | None = Field(
         default=None, gt=0, description="Standard deviation of new weights."
     )
+    spike_no_more: bool = Field(
+        default=False,
+        description="Small initialisation and scaled embedding, which keep spikes away (arXiv 2312.16903).",
+    )
+
+    @model_validator(mode="after")
+    def _one_initialisation(self) -> Self:
+        if self.spike_no_more and self.initializer_std is not None:
+            raise ValueError("spike_no_more says what initializer_std is: give one of the two")
+        return self
 
     def overrides(self) -> dict[str, Any]:
         """The parts of the shape that were given, by `DecoderConfig`'s names."""
-        return self.model_dump(exclude={"preset"}, exclude_none=True)
+        return self.model_dump(exclude={"preset", "spike_no_more"}, exclude_none=True)
 
 
 class TokenizerTraining(BaseModel):

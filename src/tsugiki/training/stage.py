@@ -88,6 +88,12 @@ class Config(StageConfig):
     schedule: Literal["cosine", "constant", "wsd"] = Field(
         default="cosine", description="Course of the learning rate after the warm-up."
     )
+    decay: float = Field(
+        default=0.1, gt=0, le=1, description="Share of all steps in which the schedule wsd decays at the end."
+    )
+    decay_shape: Literal["linear", "1-sqrt"] = Field(
+        default="linear", description="How wsd decays; 1-sqrt did better in arXiv 2405.18392."
+    )
     betas: tuple[DecayRate, DecayRate] = Field(
         default=(0.9, 0.95), description="AdamW's decay rates of the moments."
     )
@@ -198,6 +204,9 @@ class Config(StageConfig):
         default=10.0,
         gt=0,
         description="Longest wait of one process for the others in one exchange; then all end with an error.",
+    )
+    norms_every_steps: Annotated[Count, EXECUTION] = Field(
+        default=100, description="Steps between rows of metrics with the norms of each layer."
     )
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], EXECUTION] = Field(
         default=(), description="Who else is told of the metrics: tensorboard, wandb, trackio."

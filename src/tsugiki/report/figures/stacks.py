@@ -47,7 +47,7 @@ class Limit:
 def stack_chart(canvas: Canvas, rows: Sequence[StackRow], limits: Sequence[Limit], axis: str) -> Markup:
     """Stacked bars from zero; the axis holds the longest bar and every limit."""
     longest = max((text_width(row.label) for row in rows), default=0.0)
-    left = min(longest + 14, canvas.width * 0.3)
+    left = min(longest + 14, canvas.width * (0.42 if canvas.stacked else 0.3))
     right = max((text_width(row.text) for row in rows), default=0.0) + 14
     ends = [sum(length for length, _ in row.parts) for row in rows]
     top_value = max([*ends, *(limit.value for limit in limits)], default=0.0) or 1.0

@@ -19,6 +19,7 @@ from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.counts import Counts
 from tsugiki.training.engine import StepResult
+from tsugiki.training.norms import squares_by_group
 from tsugiki.training.parallel.gradients import own_squares, scale_gradients
 from tsugiki.training.parallel.mesh import World
 from tsugiki.training.parallel.pipeline import Pipeline, add_tied_gradients, layers_of, stages_of
@@ -131,6 +132,15 @@ class Together:
             self.optimizer.step()
         found = None if self.float8 is None else self.float8.report(self.world.device, _of_all)
         return result.with_float8(found)
+
+    def squares(self) -> tuple[Tensor, int]:
+        """See `Engine.squares`."""
+        counted_once = {name: p for name, p in self.parameters.items() if name != TIED_COPY}
+        squares = squares_by_group(
+            counted_once, self.shape.layers, self.ranks // self.world.parallel.pipeline
+        )
+        dist.all_reduce(squares)
+        return squares, self.shape.layers
 
     @torch.no_grad()
     def measure(self, held_out: ValidationSet) -> float:
