@@ -259,10 +259,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="so many seeds, from 0 on (at most 10)")
     parser.add_argument("--base-tokens", type=parse_count, default=400_000, help="tokens of the base model")
     parser.add_argument(
-        "--tokens", type=parse_count, default=200_000, help="tokens of extended and of tokens"
+        "--tokens", type=parse_count, default=150_000, help="tokens of extended and of tokens"
     )
     parser.add_argument("--add", type=parse_count, default=2048, help="new Japanese pieces")
-    parser.add_argument("--pages", type=int, default=200, help="held-out pages of each language, at most")
+    parser.add_argument("--pages", type=int, default=150, help="held-out pages of each language, at most")
     parser.add_argument("--page-bytes", type=int, default=2048, help="bytes of a page that are read")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and scoring")
     only = parser.add_mutually_exclusive_group()

@@ -9,6 +9,7 @@ from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.errors import InputError
 from tsugiki.training.checkpoint_files import STATE
 from tsugiki.training.engine import Alone
+from tsugiki.training.precision.watch import ROLES
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def test_a_run_in_float8_records_what_is_in_force_and_how_well_numbers_are_kept(
     measured = [row for row in steps if "float8_sqnr_weights" in row]
     assert [row["step"] for row in measured] == [1, 11, 21]
     for row in measured:
+        assert row["float8_sqnr"] == min(row[f"float8_sqnr_{role}"] for role in ROLES)
         for role in ("weights", "activations", "gradients"):
             assert 30 < row[f"float8_sqnr_{role}"] < 33
             assert 0 <= row[f"float8_underflowed_{role}"] < 0.05

@@ -161,6 +161,7 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
     import sys
 
     from tsugiki.training.dry_run import rehearse
+    from tsugiki.training.layouts import planned_bytes
     from tsugiki.training.memory import training_bytes
     from tsugiki.training.planning import layout_problems, micro_batch_rows
 
@@ -169,16 +170,17 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
     if wrong:
         raise InputError(wrong[0].message, hint=wrong[0].hint)
     found = rehearse(config, shape, lambda what: print(f"building {what} …", file=sys.stderr))
-    forecast = training_bytes(shape, config, micro_batch_rows(config))
+    rows = micro_batch_rows(config)
+    forecast = planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
     if json:
-        rows = [{**vars(one), "peak_bytes": one.peak_bytes} for one in found]
-        print_json({"parallel": config.parallel.text, "processes": rows, "forecast_bytes": forecast})
+        processes = [{**vars(one), "peak_bytes": one.peak_bytes} for one in found]
+        print_json({"parallel": config.parallel.text, "processes": processes, "forecast_bytes": forecast})
         return
     print(f"{name}: {exact(shape.parameters)} parameters, {config.parallel.text}\n")
     print("\n".join(_table(found)))
     print(
-        f"\nplan reckons with {fixed(forecast / _GIB, 1)} GiB for the busiest device, 2.5 GiB of it for the "
-        "runtime; counted here: "
+        f"\nplan reckons with {fixed(forecast / _GIB, 1)} GiB for the busiest device, the runtime's and "
+        "communicators' buffers included; counted here: "
         f"{fixed(max(one.peak_bytes for one in found) / _GIB, 1)} GiB without that."
     )
     for one in found[:1] if found[0].not_run else ():

@@ -131,11 +131,11 @@ def search(
     tuning: Tuning | None = None,
     space: Space | None = None,
 ) -> Found:
-    """Every layout of `workload` on `gpus` devices, judged; raises InputError for fewer than one device
-    or more than `MOST_GPUS`.
+    """Every layout of `workload` on `gpus` devices, judged.
 
     Degrees are the divisors of the number of devices. Weights are shared as the framework does: Megatron-LM
-    its optimizer states, the others all (FSDP2).
+    its optimizer states, the others all (FSDP2). Raises InputError for fewer than one device or more than
+    `MOST_GPUS`.
     """
     if gpus < 1:
         raise InputError(f"{gpus} GPUs can't train a model", hint="give --gpus 1 or more")

@@ -48,6 +48,7 @@ from tsugiki.training.results import (
     save_checkpointed,
 )
 from tsugiki.training.routers import routers_of
+from tsugiki.training.samples import Prompts
 from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
 
@@ -130,6 +131,7 @@ def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device)
             precision=config.precision,
             hardware=config.hardware,
         ),
+        prompts=Prompts(config.prompts, config.prompt_tokens, plan.tokenizer) if config.prompts else None,
     )
 
 

@@ -25,6 +25,7 @@ from tsugiki.training.norms import row_of
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
 from tsugiki.training.recovery import recover
+from tsugiki.training.samples import Prompts
 from tsugiki.training.spikes import DataSteps, Kind, judge
 from tsugiki.training.stage import Config
 from tsugiki.training.trackers import following
@@ -48,6 +49,8 @@ class Counters:
     tokens_of_source: list[int] = field(default_factory=list)
     bytes_of_source: list[int] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """What the model wrote after the prompts, at every point of validation."""
     tokens_per_second: float | None = None
     """Median over the steps of the last process that made any."""
     precision: str = ""
@@ -76,6 +79,7 @@ class Run:
     piece_bytes: NDArray[np.int32]
     identity: str
     meter: Meter | None = None
+    prompts: Prompts | None = None
 
     @property
     def validation_steps(self) -> set[int]:
@@ -253,6 +257,14 @@ def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
         out.metrics.append(
             event="validation", dataset=held_out.name, after_step=step, tokens=tokens, bits_per_byte=value
         )
+        first = next(row for row in counters.validation if row["dataset"] == held_out.name)["bits_per_byte"]
+        out.log.info(
+            "step %d: %s %.4f bits per byte (%+.4f since the start)",
+            *(step, held_out.name, value, value - first),
+        )
+    for sample in run.prompts.samples(run.engine) if run.prompts is not None else ():
+        counters.samples.append({"step": step, **sample})
+        out.metrics.append(event="sample", after_step=step, **sample)
 
 
 def _trackers(run: Run, out: Workspace) -> AbstractContextManager[None]:

@@ -202,6 +202,13 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             "parallel.tensor",
         )
     yield from float8_problems(config, shape, micro_batch_rows(config))
+    if config.prompts and parallel.product > 1:
+        yield Problem(
+            "prompts are left out: the model lies in several processes",
+            "look at what it writes with `tsugiki train export` and a generation of your own",
+            "prompts",
+            "warning",
+        )
     micro_batches = rows // parallel.data // micro_batch_rows(config)
     if parallel.pipeline > 1 and micro_batches < parallel.pipeline:
         yield Problem(

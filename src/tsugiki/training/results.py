@@ -155,6 +155,7 @@ def outcome_of(
         "first_loss": counters.first_loss,
         "final_loss": counters.final_loss,
         "validation": counters.validation,
+        "samples": counters.samples,
         "left_out": [asdict(one) for one in data.left_out],
         "precision": plan.config.precision,
         "precision_at_end": counters.precision,

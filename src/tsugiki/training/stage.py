@@ -163,6 +163,10 @@ class Config(StageConfig):
     validation_bytes: Count = Field(
         default=65536, description="UTF-8 bytes of held-out text of each dataset."
     )
+    prompts: tuple[str, ...] = Field(
+        default=(), description="Texts that the model goes on from at every measurement (in one process)."
+    )
+    prompt_tokens: Count = Field(default=48, description="Most tokens that it writes after a prompt.")
     parallel: Annotated[Parallel, EXECUTION] = Field(
         default=Parallel(), description="Degrees of data, tensor, pipeline and context parallelism."
     )

@@ -27,6 +27,9 @@ class TrainingView:
     css: str
     sources: tuple[Row, ...]
     parity: tuple[Proof, ...]
+    left_out: tuple[Row, ...]
+    samples: tuple[Row, ...]
+    """The first and the last that were written after each prompt."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
                    "Not comparable between tokenizers: a longer token carries more."),
         draw.small("gradient", "Gradient norm", "gradient_norm", "L2 norm before clipping",
                    "Spikes here are the first sign of an unstable run."),
+        draw.small("float8", "Float8", "float8_sqnr", "dB",
+                   "Signal-to-noise ratio of the operand that float8 keeps worst, measured now and then; "
+                   "Gaussian numbers have 25 to 31."),
         draw.small("rate", "Learning rate", "learning_rate", "learning rate",
                    "Warm-up, then decay, as the recipe asks."),
         draw.small("speed", "Speed", "tokens_per_second", "tokens per second",
@@ -63,6 +69,8 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
                 palette.css(stage.name),
                 tuple(facts.rows(stage.facts, "sources")),
                 tuple(transformers_proof(facts.section(stage.facts, "parity"))),
+                tuple(facts.rows(stage.facts, "left_out")),
+                tuple(_first_and_last(facts.rows(stage.facts, "samples"))),
             )
             for stage in stages
         ),
@@ -70,6 +78,14 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
         validation=tuple(_validation(stages, palette)),
         small=tuple(figure for figure in small if figure is not None),
     )
+
+
+def _first_and_last(rows: Sequence[Row]) -> list[Row]:
+    found = []
+    for prompt in dict.fromkeys(facts.text(row, "prompt") for row in rows):
+        of_prompt = [row for row in rows if facts.text(row, "prompt") == prompt]
+        found += of_prompt[:1] + of_prompt[1:][-1:]
+    return found
 
 
 def _steps(stage: Stage) -> list[dict[str, Any]]:

@@ -65,7 +65,8 @@ class Float8Report:
     @property
     def figures(self) -> dict[str, float]:
         """The worst of all matrices, by the names of the metrics."""
-        found: dict[str, float] = {}
+        worst = self.worst
+        found = {} if worst is None else {"float8_sqnr": worst[2]}
         for role in ROLES:
             qualities = [roles[role] for roles in self.matrices.values() if role in roles]
             ratios = [quality.sqnr for quality in qualities if quality.sqnr is not None]
