@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -45,6 +46,40 @@ def test_recipe_of_swallow_has_the_published_figures(size, devices, tmp_path):
     assert found.stage("vocabulary").forecast.counts["vocabulary_size"] == 43_176
     assert found.stage("adapted").forecast.counts["vocabulary_size"] == 43_176
     assert found.stage("nve").forecast.counts["vocabulary_size"] == 32_000
+
+
+# Published: 292,812 steps of 1728 x 4096 tokens on 64 x 8 H100, of these sources (llm-jp/scripts,
+# v3-172b-exp2-sakura); 169,947,181,056 parameters without embeddings (card of llm-jp/llm-jp-3-172b-instruct3).
+def test_recipe_of_llm_jp_172b_has_the_published_figures(tmp_path):
+    found = plan(ROOT / "recipes" / "llm-jp-3-172b.yaml", tmp_path)
+    config = found.graph.recipe.stages["model"].config
+    forecast = found.stage("model").forecast
+    assert forecast.counts["steps"] == 292_812
+    assert forecast.counts["tokens"] == config.asked_tokens == 292_812 * 1728 * 4096
+    assert sum(config.phases[0].data.values()) == pytest.approx(2072.488, abs=2e-3)
+    embeddings = 2 * 99_584 * 12_288
+    assert forecast.counts["parameters"] - embeddings == 169_947_181_056
+    assert config.parallel.product == 64 * 8
+    assert config.epsilon == 1e-8
+
+
+# Published: 90,000 steps of 2048 x 2048 tokens and 435 B in all (model card); lr 1e-4 to 1e-5 at step 120,000.
+def test_recipe_of_aurora_m_has_two_phases_and_ends_where_the_run_stopped(tmp_path):
+    config = plan(ROOT / "recipes" / "aurora-m.yaml", tmp_path).graph.recipe.stages["adapted"].config
+    assert [round(phase.tokens / 1e9) for phase in config.phases] == [377, 58]
+    assert config.phases[0].tokens == 90_000 * 2048 * 2048
+    share = (config.asked_tokens / config.batch_tokens - 2000) / (120_000 - 2000)
+    stopped_at = 1e-5 + 0.5 * (1e-4 - 1e-5) * (1 + math.cos(math.pi * share))
+    assert config.min_learning_rate == pytest.approx(stopped_at, rel=0.02)
+
+
+# Published: about 100 B tokens, no new pieces (swallow-llm.github.io); 25,000 steps of 512 x 8192 (llm-recipes).
+@pytest.mark.parametrize("size", ["8b", "70b"])
+def test_recipe_of_llama_3_swallow_keeps_the_vocabulary(size, tmp_path):
+    found = plan(ROOT / "recipes" / f"llama-3-swallow-{size}.yaml", tmp_path)
+    assert found.stage("adapted").forecast.counts["vocabulary_size"] == 128_256
+    assert found.stage("adapted").forecast.counts["steps"] == 25_000
+    assert found.graph.recipe.stages["adapted"].config.tokens == 25_000 * 512 * 8192
 
 
 def test_recipe_with_a_layout_that_does_not_divide_is_refused(tmp_path):

@@ -335,7 +335,13 @@ def test_estimate_uses_the_forecast_of_the_files_or_their_sizes(tmp_path, crawl,
     assert forecast.seconds > 1000
     seen = stage.estimate(config.model_copy(update={"source": str(tmp_path / "crawl" / "*")}), {})
     assert seen.counts["bytes"] > 0
-    assert stage.estimate(config, {}).counts["documents"] == 0
+
+
+@pytest.mark.parametrize(("heldout", "counts"), [(0.1, {}), (0.0, {"heldout_documents": 0.0})])
+def test_estimate_of_files_that_nothing_is_known_of_counts_nothing_rather_than_zero(config, heldout, counts):
+    forecast = stage.estimate(config.model_copy(update={"heldout": heldout}), {})
+    assert forecast.counts == counts
+    assert forecast.problems[0].severity == "warning"
 
 
 def test_estimate_of_data_that_is_elsewhere_believes_what_is_expected_of_it(config):

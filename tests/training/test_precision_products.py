@@ -119,6 +119,16 @@ def test_autocast_around_a_product_changes_nothing(precision):
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
 
 
+@pytest.mark.parametrize("precision", RECIPES)
+@pytest.mark.parametrize("emulate", [True, False])
+def test_generation_in_inference_mode_has_the_same_numbers(precision, emulate):
+    x, w = gaussian(1, 5, 64, seed=9), gaussian(48, 64, seed=10)
+    product = product_of(precision, emulate=emulate)
+    with torch.inference_mode():
+        inside = product(x.bfloat16(), w)
+    assert torch.equal(inside, product(x, w))
+
+
 def test_a_bias_and_further_dimensions_are_as_in_a_plain_product():
     x, w, bias = gaussian(2, 3, 16, 32, seed=11), gaussian(16, 32, seed=12), gaussian(16, seed=13)
     product = product_of("float8-rowwise")

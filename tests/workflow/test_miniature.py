@@ -75,6 +75,22 @@ def test_miniature_adds_a_corpus_for_the_base_where_the_recipe_has_only_its_own_
     assert graph.reads["mini-base"] == ("mini-english",)
 
 
+def test_miniature_of_a_large_new_model_is_a_small_one_with_the_same_phases():
+    config = build_graph(load_recipe(ROOT / "recipes" / "llm-jp-3-172b.yaml", scale="mini")).recipe.stages
+    assert config["model"].config.model.preset == "llama-mini"
+    assert config["model"].config.tokenizer.size == 2048
+    assert config["model"].config.phases[0].data["ja-web"] == 762.761
+    demo = load_recipe(ROOT / "recipes" / "demo-ja.yaml", scale="mini").stages["base"].config
+    assert demo.model.preset == "llama-mini"
+
+
+def test_miniature_reads_english_where_the_sample_has_too_few_pages_of_a_language():
+    stages = build_graph(load_recipe(ROOT / "recipes" / "aurora-m.yaml", scale="mini")).recipe.stages
+    languages = {name: stage.config.language for name, stage in stages.items() if stage.kind == "corpus"}
+    assert languages["finnish"] == "en"
+    assert languages["japanese"] == "ja"
+
+
 def test_miniature_without_the_sample_crawl_says_what_to_do(tmp_path, monkeypatch):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("recipe: one\nlanguage: ja\nstages: {}\n")

@@ -83,7 +83,10 @@ def measured(directory: Path) -> Measured:
 
 
 def forecast(config: Config, inputs: Forecasts) -> Forecast:
-    """What the stage will give and cost. Raises InputError for an unknown language, rule set or override."""
+    """What the stage will give and cost; of files that nothing is known of, no counts rather than zeros.
+
+    Raises InputError for an unknown language, rule set or override.
+    """
     pack = load_pack(config.language, packs_of(config))
     rules_for(config)
     sizes = {name: _bytes_of(name, inputs) for name in config.sources}
@@ -94,8 +97,13 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         total = expected.snapshots * _SNAPSHOT_PAGES / sample.pages if sample.pages else 0.0
     text = sum(size * _text_yield(name) for name, size in sizes.items())
     pages = sum(size for name, size in sizes.items() if not _text_yield(name))
-    documents, characters, size = _sizes(config, pack.typical, (pages, text, total), sample)
-    return _as_forecast(config, (documents, characters, size), total, sample)
+    amounts = _sizes(config, pack.typical, (pages, text, total), sample)
+    if not any(amounts):
+        # That a corpus holds nothing out is known all the same.
+        counts = {} if config.heldout else {"heldout_documents": 0.0}
+        facts = {"language": config.language}
+        return Forecast(ArtifactType.DOCUMENTS, counts, facts, problems=(_UNSEEN,))
+    return _as_forecast(config, amounts, total, sample)
 
 
 def _as_forecast(

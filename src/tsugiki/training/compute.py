@@ -40,7 +40,7 @@ class Compute:
         masked = self.document_masking and rows.several_documents
         targets_BT = self._tensor(rows.targets_BT)
         routings: list[Routing] = []
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+        with self.autocast():
             hidden_BTD = decoder.hidden(
                 self._tensor(rows.ids_BT),
                 document_ids_BT=self._tensor(rows.document_ids_BT) if masked else None,
@@ -58,6 +58,10 @@ class Compute:
         counted_BT = targets_BT != IGNORED
         objective = self.routers.objective(routings, counted_BT, counted_BT.sum(dim=1))
         return sums._replace(objective=sums.objective + objective * scale)
+
+    def autocast(self) -> torch.autocast:
+        """In which the decoder is called, to learn and to generate."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def _tensor(self, array: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

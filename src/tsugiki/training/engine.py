@@ -14,6 +14,7 @@ from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.compute import Compute
 from tsugiki.training.counts import Counts
+from tsugiki.training.new_rows import keep_rows_from
 from tsugiki.training.norms import squares_by_group
 from tsugiki.training.precision.products import Float8
 from tsugiki.training.precision.watch import Float8Report
@@ -56,6 +57,8 @@ class Engine(Protocol):
     optimizer: torch.optim.Optimizer
     rank: int
     ranks: int
+    rows_from: int | None
+    """Only rows of tokens from this one on learn in the next step (see `new_rows`); None: everything."""
 
     @property
     def precision(self) -> str:
@@ -106,6 +109,7 @@ class Alone:
     """The engine of one process."""
 
     rank, ranks = 0, 1
+    rows_from: int | None = None
 
     def __init__(
         self,
@@ -155,6 +159,7 @@ class Alone:
             compute=self.compute,
             rows_at_once=self.rows_at_once,
             clip=clip,
+            rows_from=self.rows_from,
         )
         found = None if self.float8 is None else self.float8.report(self.compute.device)
         return result.with_float8(found)
@@ -183,8 +188,9 @@ def optimizer_step(
     compute: Compute,
     rows_at_once: int,
     clip: float,
+    rows_from: int | None = None,
 ) -> StepResult:
-    """One step on a whole batch, in micro-batches of `rows_at_once` rows.
+    """One step on a whole batch, in micro-batches of `rows_at_once` rows; rows_from: as `Engine.rows_from`.
 
     Every counted target of the batch weighs the same, however the rows are split. Where loss or gradient
     are not finite, the weights are left as they were.
@@ -197,6 +203,8 @@ def optimizer_step(
         torch.autograd.backward(sums.objective)
         nats += sums.cross_entropy
         z_loss += sums.z_loss
+    if rows_from is not None:
+        keep_rows_from(rows_from, dict(decoder.named_parameters()))
     norm = clip_gradients(decoder, clip)
     routers = compute.routers
     figures = {} if routers is None else dict(routers.figures(routers.take(), counted))

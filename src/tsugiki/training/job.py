@@ -34,6 +34,7 @@ from tsugiki.training.preparation import (
     balance_weight,
     check_layout,
     directory_of,
+    first_new_row,
     plan_of,
     starting_decoder,
     starting_point,
@@ -78,7 +79,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
             finish = partial(save_checkpointed, plan, trained, out.root)
         else:
             decoder = starting_decoder(config, inputs, shape)
-            counters = run_steps(_run_alone(plan, decoder, device), out)
+            counters = run_steps(_run_alone(plan, decoder, device, inputs), out)
             finish = partial(save, plan, decoder, tokenizer, out.root)
         out.metrics.append(
             event="finished",
@@ -100,7 +101,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     )
 
 
-def _run_alone(plan: Plan, decoder: Decoder, device: torch.device) -> Run:
+def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Inputs) -> Run:
     config = plan.config
     decoder.to(device).train()
     compute = Compute(
@@ -113,10 +114,10 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device) -> Run:
     optimizer = optimizer_of(config, decoder.named_parameters())
     float8 = use_float8(config, decoder.config, [decoder], device)
     engine = Alone(decoder, optimizer, compute, micro_batch_rows(config), float8)
-    return _run(plan, engine, decoder.config, device)
+    return _run(plan, engine, decoder.config, device, inputs)
 
 
-def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device) -> Run:
+def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device, inputs: Inputs) -> Run:
     config = plan.config
     return Run(
         config=config,
@@ -131,6 +132,7 @@ def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device)
             precision=config.precision,
             hardware=config.hardware,
         ),
+        first_new_row=first_new_row(config, inputs),
         prompts=Prompts(config.prompts, config.prompt_tokens, plan.tokenizer) if config.prompts else None,
     )
 
@@ -186,7 +188,7 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
         else:
             initialise(part, config.seed)
     engine.optimizer = optimizer_of(config, engine.parameters.items())
-    return _run(plan, engine, shape, world.device)
+    return _run(plan, engine, shape, world.device, inputs)
 
 
 def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:

@@ -21,6 +21,7 @@ from tsugiki.training.checkpointing import Checkpoints, resume
 from tsugiki.training.counts import Counts, count
 from tsugiki.training.engine import Engine, StepResult
 from tsugiki.training.meter import Meter
+from tsugiki.training.new_rows import decay
 from tsugiki.training.norms import row_of
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
@@ -80,6 +81,8 @@ class Run:
     identity: str
     meter: Meter | None = None
     prompts: Prompts | None = None
+    first_new_row: int | None = None
+    """Where the rows of new tokens begin, if the first `config.new_rows_first` steps are theirs."""
 
     @property
     def validation_steps(self) -> set[int]:
@@ -187,6 +190,7 @@ def _resume(run: Run, out: Workspace, data: DataSteps) -> tuple[int, Counters]:
 
 
 def _set_learning_rate(run: Run, step: int) -> float:
+    """Set the rate of a step, and what learns in it; gives the rate."""
     steps = run.mixture.steps
     rate = learning_rate(
         step,
@@ -200,6 +204,8 @@ def _set_learning_rate(run: Run, step: int) -> float:
     )
     for group in run.engine.optimizer.param_groups:
         group["lr"] = rate
+    run.engine.rows_from = run.first_new_row if step < run.config.new_rows_first else None
+    decay(run.engine.optimizer, on=run.engine.rows_from is None)
     return rate
 
 

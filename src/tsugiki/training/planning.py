@@ -324,7 +324,17 @@ def _device(config: Config) -> tuple[str, Device, list[Problem]]:
 
 
 def _float8_device_problems(config: Config, name: str) -> Iterator[Problem]:
-    if is_float8(config.precision) and not DEVICES[name].float8 and config.float8_products != "emulated":
+    if not is_float8(config.precision):
+        return
+    if DEVICES[name].float8:
+        yield Problem(
+            "the forecast takes what torchao's authors gained with float8 and torch.compile; nothing is "
+            "compiled here, and rounding then costs more",
+            "time some hundred steps against precision: bfloat16 before a long run",
+            "precision",
+            "warning",
+        )
+    elif config.float8_products != "emulated":
         emulated = name == "cpu"
         able = ", ".join(name for name, device in DEVICES.items() if device.float8)
         yield Problem(

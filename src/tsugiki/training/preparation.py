@@ -13,7 +13,7 @@ from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.artifacts.documents import TRAIN, iterate_documents
 from tsugiki.artifacts.files import atomic_directory
 from tsugiki.artifacts.identity import identity_of
-from tsugiki.artifacts.manifest import read_manifest
+from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.dataset.mixture import Mixture
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import TokenSource, open_tokens
@@ -120,6 +120,23 @@ def new_shape(source: FromPreset, tokenizer: TextTokenizer) -> DecoderConfig:
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
     )
+
+
+def first_new_row(config: Config, inputs: Inputs) -> int | None:
+    """Where the rows of new tokens begin, if the recipe wants them to learn first.
+
+    Raises InputError where the model does not come from a vocabulary stage that says so.
+    """
+    if not config.new_rows_first:
+        return None
+    paths = inputs.get(config.model, ()) if isinstance(config.model, str) else ()
+    facts = read_manifest(paths[0]).facts if paths and is_finished(paths[0]) else {}
+    if "new_rows" not in facts:
+        raise InputError(
+            f"new_rows_first is {config.new_rows_first}, but {config.model} does not say which rows are new",
+            hint="train on a vocabulary stage, or leave new_rows_first out",
+        )
+    return int(facts["new_rows"][0])
 
 
 def balance_weight(config: Config, shape: DecoderConfig) -> float:

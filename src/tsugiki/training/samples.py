@@ -32,10 +32,11 @@ class Prompts:
         found = []
         for text in self.texts:
             ids = [*start, *self.tokenizer.encode_within([text])[0]]
-            written = generate(
-                *(decoder, ids, min(self.tokens, decoder.config.max_positions - len(ids))),
-                eos_id=self.tokenizer.eos_id,
-                pieces=self.tokenizer.size,
-            )
+            with engine.compute.autocast():  # the precision in force
+                written = generate(
+                    *(decoder, ids, min(self.tokens, decoder.config.max_positions - len(ids))),
+                    eos_id=self.tokenizer.eos_id,
+                    pieces=self.tokenizer.size,
+                )
             found.append({"prompt": text, "text": self.tokenizer.decode(written)})
         return found

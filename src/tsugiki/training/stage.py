@@ -102,6 +102,11 @@ class Config(StageConfig):
         gt=0,
         description="AdamW's epsilon. Leave it small: 1e-5 ruined LLM-jp's first 172B run.",
     )
+    new_rows_first: int = Field(
+        default=0,
+        ge=0,
+        description="Steps at the beginning in which only the rows of a vocabulary stage's new tokens learn.",
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay, on matrices only.")
     decay_embeddings: bool = Field(
         default=False, description="Decay input embeddings too (Megatron does; it wears unseen rows away)."

@@ -4,6 +4,8 @@ The graph stays as it is; only sizes shrink and what is not on this machine is r
 - amounts are capped by the table CAPS (tokens, sequence length, batch, new vocabulary, ...);
 - corpora read the sample crawl of examples/crawl, in their own language; several corpora of one language
   read different files of it, so that what one holds out is not what another trains on;
+- a corpus in a language of which the sample holds no more than a few pages reads the English ones;
+- a new model of any size becomes llama-mini, with a small vocabulary;
 - a base model from the hub becomes a stage `mini-base`: llama-mini, trained from scratch on the sample's
   pages of another language than the recipe's;
 - parallel layouts become one process, thresholds that depend on size go away.
@@ -22,6 +24,12 @@ from tsugiki.errors import Problem, RecipeError
 SAMPLE = "examples/crawl/*.warc.gz"
 BASE = "mini-base"
 BASE_LANGUAGE = "en"
+SAMPLE_LANGUAGES = frozenset({"ja", "en"})
+"""Languages of which the sample crawl holds hundreds of pages (examples/crawl/README.md)."""
+MINI_MODEL = "llama-mini"
+SMALL_MODELS = ("-nano", "-mini")
+"""How presets are called that a laptop trains as they are."""
+MINI_VOCABULARY = 2048
 
 CAPS: Mapping[str, Mapping[str, float]] = {
     "corpus": {},
@@ -105,11 +113,22 @@ def _shrink(body: dict[str, Any]) -> None:
     if kind == "corpus":
         body["source"] = SAMPLE
         body["heldout"] = HELD_OUT
+        if body.get("language") not in SAMPLE_LANGUAGES:
+            body["language"] = BASE_LANGUAGE
     if kind == "train":
         body["max_epochs"] = MAXIMUM_EPOCHS
         if "phases" in body and not {"tokens", "equal_compute"} & set(body):
             body["tokens"] = int(CAPS[kind]["tokens"])  # phases keep the ratios of their tokens
         _raise_learning_rate(body)
+        _shrink_new_model(body)
+
+
+def _shrink_new_model(body: dict[str, Any]) -> None:
+    model, tokenizer = body.get("model"), body.get("tokenizer")
+    if isinstance(model, dict) and not str(model.get("preset")).endswith(SMALL_MODELS):
+        body["model"] = {"preset": MINI_MODEL}
+    if isinstance(tokenizer, dict) and "size" in tokenizer:
+        body["tokenizer"] = {**tokenizer, "size": _capped(tokenizer["size"], MINI_VOCABULARY)}
 
 
 def _capped(value: Any, cap: float) -> Any:
@@ -150,8 +169,8 @@ def _replace_base_models(stages: Any, bodies: Mapping[str, Any], language: str) 
         stages[source] = {"kind": "corpus", "source": SAMPLE, "language": BASE_LANGUAGE, "heldout": HELD_OUT}
     stages[BASE] = {
         "kind": "train",
-        "model": {"preset": "llama-mini"},
-        "tokenizer": {"train": source, "size": 2048},
+        "model": {"preset": MINI_MODEL},
+        "tokenizer": {"train": source, "size": MINI_VOCABULARY},
         "data": {source: 1.0},
         "tokens": 200_000,
         "sequence_length": 128,

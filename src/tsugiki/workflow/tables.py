@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import typing
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tsugiki.artifacts.contract import EXECUTION, StageConfig
+from tsugiki.artifacts.contract import EXECUTION, Forecast, StageConfig
+from tsugiki.errors import Problem
 from tsugiki.workflow.display import amount, duration, size
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.planning import Plan, PlannedStage
@@ -26,6 +30,7 @@ _COLOURS = {
     State.DAMAGED: "red",
     State.FAILED: "red",
 }
+_OF_STAGE = re.compile(r'^stage "(?P<stage>[^"]+)": ')
 _SHOWN = (
     ("documents", "documents"),
     ("characters", "characters"),
@@ -55,24 +60,53 @@ def print_plan(plan: Plan) -> None:
     for stage in plan.stages:
         table.add_row(*_plan_cells(stage))
     console.print(table)
+    console.print(_what_is_ahead(plan), soft_wrap=True)
+    for title, problems in (("Note", plan.warnings), ("On this machine", plan.here)):
+        for problem in alike_together(problems):
+            console.print(f"[yellow]{title}:[/yellow] {escape(str(problem))}", soft_wrap=True)
+
+
+def _what_is_ahead(plan: Plan) -> str:
+    """What the stages that are not done take together, and how many of them could not be reckoned."""
     ahead = [stage.forecast for stage in plan.stages if not stage.is_done]
+    if not ahead:
+        return "Everything is done."
     seconds = sum(forecast.seconds or 0 for forecast in ahead)
     disk = sum(forecast.disk_bytes or 0 for forecast in ahead)
-    memory = max((forecast.memory_bytes or 0 for forecast in ahead), default=0)
-    if ahead:
-        console.print(
-            f"To do: {len(ahead)} stages, about {duration(seconds)}, "
-            f"up to {size(memory)} of memory a device, {size(disk)} of disk.",
-            soft_wrap=True,
-        )
-        hours = sum(float(forecast.facts.get("device_hours", 0)) for forecast in ahead)
-        if hours:
-            console.print(f"Device hours: {amount(hours)}.")
-    else:
-        console.print("Everything is done.")
-    for title, problems in (("Note", plan.warnings), ("On this machine", plan.here)):
-        for problem in problems:
-            console.print(f"[yellow]{title}:[/yellow] {escape(str(problem))}", soft_wrap=True)
+    unknown = sum(forecast.seconds is None for forecast in ahead)
+    needs = {
+        place: max((one.memory_bytes or 0 for one in ahead if _on_accelerator(one) == on_device), default=0)
+        for place, on_device in (("of memory", False), ("on each device", True))
+    }
+    parts = [f"about {duration(seconds)}", f"{size(disk)} of disk"]
+    parts += [f"up to {size(needed)} {place}" for place, needed in needs.items() if needed]
+    text = f"To do: {len(ahead)} stages, {', '.join(parts)}."
+    if unknown:
+        text += f" Not reckoned in: {unknown} of them, whose time can't be told."
+    hours = sum(float(forecast.facts.get("device_hours", 0)) for forecast in ahead)
+    return text + (f"\nDevice hours: {amount(hours)}." if hours else "")
+
+
+def _on_accelerator(forecast: Forecast) -> bool:
+    return forecast.facts.get("device", "cpu") != "cpu"
+
+
+def alike_together(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, with those of several stages that say the same as one, at the first one's place."""
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        said = _OF_STAGE.sub("", problem.message)
+        groups.setdefault((said, problem.hint, problem.where.rpartition(":")[0]), []).append(problem)
+    return [_as_one(members, said, file) for (said, _, file), members in groups.items()]
+
+
+def _as_one(members: Sequence[Problem], said: str, file: str) -> Problem:
+    found = [_OF_STAGE.match(problem.message) for problem in members]
+    if len(members) == 1 or not all(found):
+        return members[0]
+    names = ", ".join(f'"{match["stage"]}"' for match in found if match)
+    lines = ", ".join(problem.where.rpartition(":")[2] for problem in members)
+    return replace(members[0], message=f"stages {names}: {said}", where=f"{file}:{lines}")
 
 
 def _plan_cells(stage: PlannedStage) -> list[str]:

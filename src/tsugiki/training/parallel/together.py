@@ -19,6 +19,7 @@ from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.counts import Counts
 from tsugiki.training.engine import StepResult
+from tsugiki.training.new_rows import keep_rows_from
 from tsugiki.training.norms import squares_by_group
 from tsugiki.training.parallel.gradients import own_squares, scale_gradients
 from tsugiki.training.parallel.mesh import World
@@ -40,6 +41,7 @@ class Together:
     """
 
     optimizer: torch.optim.Optimizer
+    rows_from: int | None = None
 
     def __init__(
         self,
@@ -117,6 +119,8 @@ class Together:
             trainee.scale = 1.0 / max(1, counted)
         own_sums = self._pass(batch, backward=True)
         add_tied_gradients(self.trainees)
+        if self.rows_from is not None:
+            keep_rows_from(self.rows_from, self.parameters)
         counted_once = [p for name, p in self.parameters.items() if name != TIED_COPY]
         squares = own_squares(counted_once, self.ranks // self.world.parallel.pipeline)
         z_loss = self._sum_of([value for trainee in self.trainees for value in trainee.z_losses])

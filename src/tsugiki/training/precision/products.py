@@ -51,6 +51,9 @@ class Float8Product:
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         from torchao.float8.float8_linear import matmul_with_hp_or_float8_args
 
+        if torch.is_inference_mode_enabled():  # whose views torchao's tensors don't know
+            with torch.inference_mode(mode=False), torch.no_grad():
+                return self(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
             x_SI, w_OI = x.bfloat16().flatten(0, -2), weight.bfloat16()
             if self.config.emulate:  # products kept in bfloat16 (grad_w of gw-hp) are slow on most CPUs
