@@ -263,7 +263,7 @@ def main() -> None:
     )
     parser.add_argument("--add", type=parse_count, default=2048, help="new Japanese pieces")
     parser.add_argument("--pages", type=int, default=150, help="held-out pages of each language, at most")
-    parser.add_argument("--page-bytes", type=int, default=2048, help="bytes of a page that are read")
+    parser.add_argument("--page-bytes", type=int, default=4096, help="bytes of a page that are read")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and scoring")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--next", action="store_true", help="run the next stage that is not finished, and stop")

@@ -40,15 +40,42 @@ from tsugiki.corpus.prefilter import is_candidate
 from tsugiki.corpus.prefilter_quality import Quality
 from tsugiki.languages import LanguagePack, load_pack, pack_codes
 
-PACKAGES = """
-    apache2-doc aptitude-doc-fi debian-faq-de debian-faq-ko debian-faq-zh-cn debian-handbook debian-reference-de
-    debian-reference-en debian-reference-zh-cn debian-reference-zh-tw developers-reference-de
-    installation-guide-amd64 kicad-doc-zh libreoffice-help-de libreoffice-help-en-us libreoffice-help-fi
-    libreoffice-help-fr libreoffice-help-hi libreoffice-help-ko libreoffice-help-vi libreoffice-help-zh-cn
-    libreoffice-help-zh-tw lilypond-doc-html-de lilypond-doc-html-zh linuxcnc-doc-zh-cn maint-guide
-    maint-guide-de maint-guide-vi maint-guide-zh-cn maint-guide-zh-tw manpages-fi manpages-ja manpages-vi
-    manpages-zh
-""".split()
+PACKAGES = [
+    "apache2-doc",
+    "aptitude-doc-fi",
+    "debian-faq-de",
+    "debian-faq-ko",
+    "debian-faq-zh-cn",
+    "debian-handbook",
+    "debian-reference-de",
+    "debian-reference-en",
+    "debian-reference-zh-cn",
+    "debian-reference-zh-tw",
+    "developers-reference-de",
+    "installation-guide-amd64",
+    "kicad-doc-zh",
+    "libreoffice-help-de",
+    "libreoffice-help-en-us",
+    "libreoffice-help-fi",
+    "libreoffice-help-fr",
+    "libreoffice-help-hi",
+    "libreoffice-help-ko",
+    "libreoffice-help-vi",
+    "libreoffice-help-zh-cn",
+    "libreoffice-help-zh-tw",
+    "lilypond-doc-html-de",
+    "lilypond-doc-html-zh",
+    "linuxcnc-doc-zh-cn",
+    "maint-guide",
+    "maint-guide-de",
+    "maint-guide-vi",
+    "maint-guide-zh-cn",
+    "maint-guide-zh-tw",
+    "manpages-fi",
+    "manpages-ja",
+    "manpages-vi",
+    "manpages-zh",
+]
 
 _DECLARATION = re.compile(
     rb"""\s(?:xml:)?lang\s*=\s*["']?[\w-]+["']?|<meta[^>]*(?:language|charset)[^>]*>""", re.IGNORECASE

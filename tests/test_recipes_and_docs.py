@@ -49,7 +49,7 @@ def test_recipe_of_swallow_has_the_published_figures(size, devices, tmp_path):
 
 
 # Published: 292,812 steps of 1728 x 4096 tokens on 64 x 8 H100, of these sources (llm-jp/scripts,
-# v3-172b-exp2-sakura); 169,947,181,056 parameters without embeddings (card of llm-jp/llm-jp-3-172b-instruct3).
+# v3-172b-exp2-sakura); 169,947,181,056 parameters without embeddings (model card of llm-jp-3-172b-instruct3).
 def test_recipe_of_llm_jp_172b_has_the_published_figures(tmp_path):
     found = plan(ROOT / "recipes" / "llm-jp-3-172b.yaml", tmp_path)
     config = found.graph.recipe.stages["model"].config
@@ -63,7 +63,7 @@ def test_recipe_of_llm_jp_172b_has_the_published_figures(tmp_path):
     assert config.epsilon == 1e-8
 
 
-# Published: 90,000 steps of 2048 x 2048 tokens and 435 B in all (model card); lr 1e-4 to 1e-5 at step 120,000.
+# Published: 90,000 steps of 2048 x 2048 tokens, 435 B in all (model card); 1e-4 to 1e-5 at step 120,000.
 def test_recipe_of_aurora_m_has_two_phases_and_ends_where_the_run_stopped(tmp_path):
     config = plan(ROOT / "recipes" / "aurora-m.yaml", tmp_path).graph.recipe.stages["adapted"].config
     assert [round(phase.tokens / 1e9) for phase in config.phases] == [377, 58]
@@ -73,7 +73,7 @@ def test_recipe_of_aurora_m_has_two_phases_and_ends_where_the_run_stopped(tmp_pa
     assert config.min_learning_rate == pytest.approx(stopped_at, rel=0.02)
 
 
-# Published: about 100 B tokens, no new pieces (swallow-llm.github.io); 25,000 steps of 512 x 8192 (llm-recipes).
+# Published: about 100 B tokens, no new pieces (the team's site); 25,000 steps of 512 x 8192 (llm-recipes).
 @pytest.mark.parametrize("size", ["8b", "70b"])
 def test_recipe_of_llama_3_swallow_keeps_the_vocabulary(size, tmp_path):
     found = plan(ROOT / "recipes" / f"llama-3-swallow-{size}.yaml", tmp_path)

@@ -71,7 +71,7 @@ class Attempt:
             if tuple(said[: len(words)]) == words:
                 return said[1:]
 
-    def wait_for_step(self, step, seconds=60):
+    def wait_for_step(self, step, seconds=240):
         """Until metrics.jsonl has a row of `step` or a later one; gives False where the run ended before."""
         deadline = time.monotonic() + seconds
         while last_step(self.directory) < step:

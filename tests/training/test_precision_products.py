@@ -4,14 +4,17 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+from tsugiki.dataset.mixture import Batch
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.models.config import MixtureOfExperts, preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.layers import Linear
 from tsugiki.models.products import linear
+from tsugiki.training.compute import Compute
 from tsugiki.training.precision.products import Float8Product, emulates, recipe_of, use_float8
 from tsugiki.training.precision.recipes import TORCHAO_NAMES
 from tsugiki.training.precision.watch import ROLES, Gauge, report_of, rounded_to_float8, stacked
@@ -302,16 +305,18 @@ def test_a_decoder_keeps_ends_head_embedding_and_norms_high_and_its_parameters_t
     assert all(module.multiply is linear for module in decoder.modules() if isinstance(module, Linear))
 
 
-def test_routers_and_experts_of_a_mixture_stay_high():
+def test_routers_and_experts_of_a_mixture_stay_high_and_it_learns():
     experts = MixtureOfExperts(experts=4, experts_per_token=2, intermediate_size=64)
     decoder = decoder_of(family="mixtral", moe=experts)
     use_float8(config_of(), decoder.config, [decoder], CPU)
-    assert {name.rpartition(".")[2] for name in in_float8(decoder)} == {
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-    }
+    found = {name.rpartition(".")[2] for name in in_float8(decoder)}
+    assert found == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    ids_BT = np.arange(64, dtype=np.int64).reshape(2, 32)
+    batch = Batch(ids_BT, (ids_BT + 1) % 64, np.zeros((2, 32), np.int32), np.zeros(2, np.int64))
+    sums = Compute(CPU, bfloat16=True).loss(decoder, batch)
+    sums.objective.backward()
+    assert float(sums.cross_entropy.detach()) / 64 == pytest.approx(math.log(64), rel=0.05)
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in decoder.parameters())
 
 
 def test_other_precisions_and_no_watching_leave_everything_alone():

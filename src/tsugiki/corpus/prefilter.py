@@ -221,7 +221,9 @@ def _is_legacy(view: Table, end: int, title: tuple[int, int], table: Table) -> b
         return False
     if hits >= _EVIDENCE_IN_HEAD:
         return True
-    return title[0] >= 0 and bool(kernel.count_legacy(view, *title, table, _EVIDENCE_CHARACTERS)[0] >= _EVIDENCE_IN_TITLE)
+    if title[0] < 0:
+        return False
+    return bool(kernel.count_legacy(view, *title, table, _EVIDENCE_CHARACTERS)[0] >= _EVIDENCE_IN_TITLE)
 
 
 def _in_script(view: Table, begin: int, body: bytes, http_charset: str | None, facts: _Facts) -> bool:

@@ -230,14 +230,14 @@ def code_point(head: Any, place: int, end: int) -> int:
 
 
 @_kernel(nb.int64(nb.uint64), inline="always", cache=True)
-def first_marked(marks: Any) -> int:
+def first_marked(marks: Any) -> Any:
     """Which byte of a word is the first (lowest) that has its high bit set; `marks` has no other bits.
 
     The lowest bit, brought to the foot of its byte, less one is 1 in all bits of the bytes below; one bit of
     each of these is added up by the multiplication.
     """
     below = ((marks & (~marks + _ONE)) >> _SEVEN) - _ONE
-    return np.int64(((below & _LOW_BITS) * _LOW_BITS) >> _TOP_BYTE)  # type: ignore[no-any-return]
+    return np.int64(((below & _LOW_BITS) * _LOW_BITS) >> _TOP_BYTE)
 
 
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.int64), nogil=True, cache=True)
@@ -272,7 +272,9 @@ def words_of(head: Any) -> Any:
     nogil=True,
     cache=True,
 )
-def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int, most: int) -> Any:
+def count_utf8(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
+    head: Any, begin: int, end: int, table: Any, enough: int, most: int
+) -> Any:
     """How many characters of head[begin:end] are INSIDE by `table`, and how many bytes are no UTF-8.
 
     `table` is of the code points up to FFFF. Stops at `enough` characters, behind `enough` such bytes, or
@@ -308,8 +310,8 @@ def count_utf8(head: Any, begin: int, end: int, table: Any, enough: int, most: i
 def count_legacy(head: Any, begin: int, end: int, table: Any, most: int) -> Any:
     """The same for a legacy encoding: characters INSIDE, valid ones (INSIDE or OUTSIDE) and invalid bytes.
 
-    `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte. Stops
-    behind `most` characters and invalid bytes.
+    `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte.
+    Stops behind `most` characters and invalid bytes.
     """
     hits = 0
     valid = 0

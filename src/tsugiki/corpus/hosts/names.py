@@ -52,7 +52,8 @@ def comparable_host(authority: object) -> str | None:
     if _PLAIN.fullmatch(host) and len(host) <= MAX_HOST_CHARACTERS:
         return host
     if host.startswith("["):
-        return host[1:].partition("]")[0] or None
+        inside = host[1:].partition("]")[0]
+        return inside if inside.isascii() and inside else None  # an IPv6 address
     host = _PORT.sub("", host)
     if host.count(":") > 1:  # an IPv6 address without its brackets
         return host
