@@ -40,7 +40,7 @@ _ONE, _THREE = np.uint64(1), np.uint64(3)
 
 @_kernel(nb.uint64(nb.uint64), inline="always", cache=True)
 def _zero_bytes(word: Any) -> Any:
-    """The high bit of each byte that is 0, and no other: the shorter (w - 01...) & ~w & 80... is not exact."""
+    """The high bit of each byte that is 0, and no other; (w - 01...) & ~w & 80... is not exact."""
     return ~(((word & _SEVEN_BITS) + _SEVEN_BITS) | word) & _HIGH_BITS
 
 

@@ -32,7 +32,7 @@ from tsugiki.training.settings import FromPreset, HighLayers, Parallel, SpikeRul
 
 KIND = "train"
 PRODUCES = ArtifactType.MODEL
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 MIN_LEARNING_RATE_SHARE = 30
 
