@@ -9,10 +9,10 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs clean
+.PHONY: help setup demo test test-slow check format bench docs clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 setup: $(READY)  ## make .venv and install Tsugiki into it, with the pinned versions of constraints.txt
 
@@ -26,8 +26,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## run recipes/demo-ja.yaml: crawl to adapted model to report, about five minutes
 	$(BIN)/tsugiki run recipes/demo-ja.yaml
 
-test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: $(READY)  ## run the tests, but for those marked slow
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-slow: $(READY)  ## run the slow ones: layouts of many processes, kills, whole runs
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 check: $(READY)  ## lint, format, types, import contracts, generated docs
 	$(BIN)/ruff check .
