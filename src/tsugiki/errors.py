@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class TsugikiError(Exception):
@@ -107,6 +108,12 @@ BY_NAME: dict[str, type[TsugikiError]] = {
     kind.__name__: kind
     for kind in (InputError, DataError, DriftError, StageError, StorageError, DependencyError)
 }
+
+
+def error_of(data: Mapping[str, Any]) -> TsugikiError:
+    """The error that `as_dict` made plain data of, in another process."""
+    return BY_NAME.get(data["type"], StageError)(data["message"], hint=data["hint"])
+
 
 _STORAGE_CAUSES = {
     errno.ENOSPC: ("no space is left on the disk", "free some space"),

@@ -26,7 +26,7 @@ from threading import Event, Thread
 from typing import Any, Literal
 
 from tsugiki.corpus.claims import claims_for, close, take
-from tsugiki.errors import BY_NAME, DependencyError, StageError, TsugikiError
+from tsugiki.errors import DependencyError, StageError, TsugikiError, error_of
 
 EngineName = Literal["local", "ray"]
 Job = Mapping[str, Any]
@@ -288,5 +288,4 @@ def _result_or_raise(report: dict[str, Any]) -> dict[str, Any]:
     if "error" not in report:
         result: dict[str, Any] = report["result"]
         return result
-    error = report["error"]
-    raise BY_NAME.get(error["type"], StageError)(error["message"], hint=error["hint"])
+    raise error_of(report["error"])

@@ -7,19 +7,19 @@ own. Across machines, Slurm or torchrun start all processes themselves: see `out
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsugiki.artifacts.files import read_json
-from tsugiki.errors import BY_NAME, StageError
+from tsugiki.artifacts.signals import terminating_with
+from tsugiki.errors import StageError, error_of
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ def run_ranks(work: Path, ranks: int, threads: int | None, on_poll: Callable[[],
     pulse = _Pulse(work, ranks)
     processes = _start(work, ranks, threads, store.port)
     try:
-        with _passed_on(processes):
+        with terminating_with(processes):
             while any(process.poll() is None for process in processes):
                 if any(process.poll() not in {None, 0} for process in processes):
                     break
@@ -146,26 +146,6 @@ def _start(work: Path, ranks: int, threads: int | None, port: int) -> list[subpr
     return processes
 
 
-@contextlib.contextmanager
-def _passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass SIGTERM on to the ranks while this lasts."""
-
-    def tell(number: int, _frame: object) -> None:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, tell)
-    except ValueError:  # only the main thread may set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     """Wait for the others of a rank that failed, then kill them; the exit statuses in order."""
     deadline = time.monotonic() + GRACE_SECONDS
@@ -205,8 +185,7 @@ def _raise_first(work: Path, codes: Sequence[int]) -> None:
             "goes on from the last checkpoint",
         )
     if told:
-        error = read_json(told[0][2])
-        raise BY_NAME.get(error["type"], StageError)(error["message"], hint=error["hint"])
+        raise error_of(read_json(told[0][2]))
     raise StageError(
         f"training processes ended with {list(codes)} and said nothing", hint=f"see rank-*.txt in {work}"
     )

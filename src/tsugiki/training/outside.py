@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsugiki.errors import BY_NAME, InputError, StageError, TsugikiError
+from tsugiki.errors import InputError, StageError, TsugikiError, error_of
 from tsugiki.training.launch import STARTED_BY_LAUNCH, failure_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def train_as_first(place: Place, work: Path) -> None:
             told = [path for rank in range(1, place.processes) if (path := failure_of(work, rank)).exists()]
             if told:
                 said = json.loads(min(told, key=lambda path: path.stat().st_mtime_ns).read_text())
-                raise BY_NAME.get(said["type"], StageError)(said["message"], hint=said["hint"]) from error
+                raise error_of(said) from error
             time.sleep(0.2)
         raise StageError(
             f"training process 0 lost the others: {str(error).splitlines()[0]}",

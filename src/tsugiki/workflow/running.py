@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import json
@@ -12,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,14 +21,15 @@ from ruamel.yaml import YAML
 from tsugiki.artifacts.contract import ArtifactType, StageConfig
 from tsugiki.artifacts.files import PARTIAL, read_json, write_json, write_text
 from tsugiki.artifacts.manifest import is_finished, read_manifest
+from tsugiki.artifacts.signals import terminating_with
 from tsugiki.errors import (
-    BY_NAME,
     InputError,
     RecipeError,
     StageError,
     StorageError,
     TsugikiError,
     did_you_mean,
+    error_of,
 )
 from tsugiki.workflow import drift
 from tsugiki.workflow.display import Display, amount
@@ -315,7 +315,7 @@ def _run_worker(directory: Path, display: Display, lock: int) -> tuple[int, dict
         )
     with worker:
         try:
-            with _passed_on(worker):
+            with terminating_with([worker]):
                 for line in worker.stdout or ():
                     event = _event(line)
                     failure = event.get("failure", failure)
@@ -327,24 +327,6 @@ def _run_worker(directory: Path, display: Display, lock: int) -> tuple[int, dict
             worker.kill()
             raise
         return worker.wait(), failure
-
-
-@contextlib.contextmanager
-def _passed_on(worker: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass SIGTERM on while this lasts: training finishes its step and keeps it before it ends."""
-
-    def tell(number: int, _frame: object) -> None:
-        worker.send_signal(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, tell)
-    except ValueError:  # only the main thread may set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _event(line: bytes) -> dict[str, Any]:
@@ -359,8 +341,7 @@ def _error(directory: Path, code: int, failure: Mapping[str, Any] | None) -> Tsu
     """The error of a stage that did not finish: what it said itself, or what its exit status says."""
     name, log = directory.name, directory / "log.txt"
     if failure is not None:
-        kind = BY_NAME.get(failure["type"], StageError)
-        return kind(f"{name}: {failure['message']}", hint=failure["hint"])
+        return error_of({**failure, "message": f"{name}: {failure['message']}"})
     if code < 0:
         killer = signal.Signals(-code).name
         usual = "; running out of memory is the usual cause" if killer == "SIGKILL" else ""
