@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,8 +140,26 @@ def save_model(
             hint="make the decoder with the tokenizer's size",
         )
     dtype = decoder.head_weight_VD.dtype
+    write_model_directory(
+        config, exported(decoder), tokenizer, directory, dtype=dtype, shard_bytes=shard_bytes
+    )
+
+
+def write_model_directory(
+    config: DecoderConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    tokenizer: TextTokenizer,
+    directory: Path,
+    *,
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the files of a model directory. config: as it is stored (`names.export_config`).
+
+    tensors: what the files hold, in `dtype`, in their order, one in memory at a time.
+    """
     sizes_bytes = {name: dtype.itemsize * math.prod(shape) for name, shape in stored_shapes(config).items()}
-    write_stream(directory, sizes_bytes, exported(decoder), shard_bytes=shard_bytes)
+    write_stream(directory, sizes_bytes, tensors, shard_bytes=shard_bytes)
     write_tokenizer(tokenizer, directory)
     generation = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
     write_json(directory / "generation_config.json", {"_from_model_config": True, **generation})

@@ -7,7 +7,6 @@ file of the result is held in memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,17 @@ from torch import Tensor
 from tsugiki.artifacts.files import atomic_directory, write_json
 from tsugiki.errors import InputError
 from tsugiki.models.config import DecoderConfig
-from tsugiki.models.directory import CONFIG_FILE, Parity, check_parity, read_config, write_tokenizer
-from tsugiki.models.names import export_config, export_tensors, stored_shapes
+from tsugiki.models.directory import (
+    CONFIG_FILE,
+    Parity,
+    check_parity,
+    read_config,
+    write_model_directory,
+    write_tokenizer,
+)
+from tsugiki.models.names import export_config, export_tensors
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer
-from tsugiki.models.weights import SHARD_BYTES, read_headers, read_tensors, write_stream
+from tsugiki.models.weights import SHARD_BYTES, read_headers, read_tensors
 from tsugiki.training.checkpoint import Reader
 from tsugiki.training.checkpoint_files import (
     KEPT,
@@ -33,7 +39,6 @@ from tsugiki.training.checkpoint_files import (
     step_of,
 )
 
-GENERATION = "generation_config.json"
 PARITY_TOLERANCE = 1e-4
 """Largest difference between our logits and those of transformers, both in float32."""
 PARITY_SHAPE = (2, 64)
@@ -115,15 +120,12 @@ def write_model(
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the files of a model directory, as `models.directory.save_model` does, out of a checkpoint."""
-    config = export_config(shape)
-    sizes_bytes = {name: dtype.itemsize * math.prod(size) for name, size in stored_shapes(config).items()}
     with Reader(checkpoint) as reader:
-        write_stream(directory, sizes_bytes, _tensors(reader, shape, dtype), shard_bytes=shard_bytes)
-    write_tokenizer(tokenizer, directory)
-    ends = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
-    write_json(directory / GENERATION, {"_from_model_config": True, **ends})
-    name = str(dtype).removeprefix("torch.")
-    write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
+        write_model_directory(
+            *(export_config(shape), _tensors(reader, shape, dtype), tokenizer, directory),
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+        )
 
 
 def differing_from(checkpoint: Checkpoint, shape: DecoderConfig, directory: Path) -> list[str]:
