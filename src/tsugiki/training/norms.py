@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tsugiki.training.placement import local_part, shards_of
+from tsugiki.training.placement import own_square
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _ENDS = ("embedding", "norm", "head")
@@ -39,8 +39,7 @@ def squares_by_group(parameters: Mapping[str, nn.Parameter], layers: int, stage_
         group = _group_of(name, layers)
         for row, tensor in enumerate((parameter.grad, parameter)):
             if tensor is not None:
-                found = local_part(tensor).square().sum(dtype=torch.float32)
-                squares[row, group] += found.double() * (shards_of(tensor) / stage_size)
+                squares[row, group] += own_square(tensor, stage_size)
     return squares
 
 

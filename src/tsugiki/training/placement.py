@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tsugiki.models.sharding import held_part
@@ -64,6 +65,14 @@ def shards_of(tensor: Tensor) -> int:
         if placement.is_shard() or _is_strided(placement):
             shards *= mesh.size(dimension)
     return shards
+
+
+def own_square(tensor: Tensor, processes: int) -> Tensor:
+    """This process's share of the squared norm of a tensor that `processes` hold, whole or in parts; float32.
+
+    The squares of its part, divided by how many hold the same part: the sum over all counts each number once.
+    """
+    return local_part(tensor).square().sum(dtype=torch.float32) * (shards_of(tensor) / processes)
 
 
 def _is_spread(tensor: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from tsugiki.training.placement import local_part, shards_of
+from tsugiki.training.placement import local_part, own_square
 
 
 def own_squares(parameters: Iterable[nn.Parameter], stage_size: int) -> Tensor:
@@ -16,11 +16,10 @@ def own_squares(parameters: Iterable[nn.Parameter], stage_size: int) -> Tensor:
     stage_size: the processes of one pipeline stage.
 
     torch's `clip_grad_norm_` can't add up tensors that lie on different meshes (FSDP with tensor parallelism,
-    or experts). Here every process adds up the squares of its parts, divided by how many processes hold the
-    same part; the sum over all processes counts each number once.
+    or experts).
     """
     squares = [
-        local_part(gradient).square().sum(dtype=torch.float32) * (shards_of(gradient) / stage_size)
+        own_square(gradient, stage_size)
         for gradient in (parameter.grad for parameter in parameters)
         if gradient is not None
     ]
