@@ -14,6 +14,7 @@ from tsugiki.commands.terminal import columns, print_json
 from tsugiki.commands.train_checkpoints import checkpoints, export
 from tsugiki.errors import InputError
 from tsugiki.report.formatting import exact, fixed
+from tsugiki.training.devices import GIB
 
 if TYPE_CHECKING:
     from tsugiki.models.config import DecoderConfig
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tsugiki.workflow.recipe import Recipe
 
 _RECIPES = {".yaml", ".yml"}
-_GIB = 2**30
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -161,8 +161,7 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
     import sys
 
     from tsugiki.training.dry_run import rehearse
-    from tsugiki.training.layouts import planned_bytes
-    from tsugiki.training.memory import training_bytes
+    from tsugiki.training.layouts import busiest_bytes
     from tsugiki.training.planning import layout_problems, micro_batch_rows
 
     shape = _shape(recipe, name, config, runs)
@@ -171,7 +170,7 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
         raise InputError(wrong[0].message, hint=wrong[0].hint)
     found = rehearse(config, shape, lambda what: print(f"building {what} …", file=sys.stderr))
     rows = micro_batch_rows(config)
-    forecast = planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
+    forecast = busiest_bytes(shape, config, rows)
     if json:
         processes = [{**vars(one), "peak_bytes": one.peak_bytes} for one in found]
         print_json({"parallel": config.parallel.text, "processes": processes, "forecast_bytes": forecast})
@@ -179,9 +178,9 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
     print(f"{name}: {exact(shape.parameters)} parameters, {config.parallel.text}\n")
     print("\n".join(_table(found)))
     print(
-        f"\nplan reckons with {fixed(forecast / _GIB, 1)} GiB for the busiest device, the runtime's and "
+        f"\nplan reckons with {fixed(forecast / GIB, 1)} GiB for the busiest device, the runtime's and "
         "communicators' buffers included; counted here: "
-        f"{fixed(max(one.peak_bytes for one in found) / _GIB, 1)} GiB without that."
+        f"{fixed(max(one.peak_bytes for one in found) / GIB, 1)} GiB without that."
     )
     for one in found[:1] if found[0].not_run else ():
         print(f"No micro-batch went through: {one.not_run}. Activations are not counted.")
@@ -228,10 +227,10 @@ def _table(found: list[Rehearsal]) -> list[str]:
             str(one.rank),
             f"{one.layers[0]}-{one.layers[-1]}" if one.layers else "–",
             exact(one.parameters),
-            *(fixed(size / _GIB, 2) for size in (one.weights, one.gradients, one.moments)),
-            f"{one.in_flight} x {fixed(one.activations / _GIB, 2)}",
-            fixed(one.working / _GIB, 2),
-            fixed(one.peak_bytes / _GIB, 2),
+            *(fixed(size / GIB, 2) for size in (one.weights, one.gradients, one.moments)),
+            f"{one.in_flight} x {fixed(one.activations / GIB, 2)}",
+            fixed(one.working / GIB, 2),
+            fixed(one.peak_bytes / GIB, 2),
         )
         for one in found
     ]

@@ -379,12 +379,8 @@ def model_flops(workload: Workload, *, legacy: bool = False) -> float:
     By default causal attention is counted as it is (`DecoderConfig.training_flops_per_token`); legacy: in
     full, as Megatron-LM did and most papers report: 12 a H s more per token and layer, half of which is real.
     """
-    model = workload.model
-    flops = model.training_flops_per_token(workload.sequence_length) * workload.step_tokens
-    if legacy:
-        keys = 6.0 * model.heads * model.head_dim * model.layers * workload.sequence_length
-        flops += keys * workload.step_tokens
-    return flops
+    each = workload.model.training_flops_per_token(workload.sequence_length, full_attention=legacy)
+    return each * workload.step_tokens
 
 
 def parts(time: StepTime) -> Iterator[tuple[str, float]]:

@@ -10,6 +10,7 @@ from tsugiki.planner.kernels import KERNELS
 from tsugiki.planner.layout import Layout, Precision, Workload, layout_problems
 from tsugiki.planner.memory import busiest
 from tsugiki.planner.speed import step_time
+from tsugiki.training.memory import training_bytes
 
 if TYPE_CHECKING:
     from tsugiki.training.stage import Config
@@ -37,6 +38,11 @@ def planned(shape: DecoderConfig, config: Config, rows: int) -> tuple[Workload, 
         shard=parallel.shards,
     )
     return Workload(shape, config.sequence_length, config.sequences_per_step, precision), layout
+
+
+def busiest_bytes(shape: DecoderConfig, config: Config, rows: int) -> float:
+    """The peak of the busiest device: by the planner, or by `memory` where the planner has no say."""
+    return planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
 
 
 def planned_bytes(shape: DecoderConfig, config: Config, rows: int) -> float | None:

@@ -16,9 +16,10 @@ from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset, spike_no_more
+from tsugiki.planner.layout import divisors
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
-from tsugiki.training.layouts import planned_bytes, planned_step_seconds
-from tsugiki.training.memory import checkpoint_bytes, training_bytes
+from tsugiki.training.layouts import busiest_bytes, planned_step_seconds
+from tsugiki.training.memory import checkpoint_bytes
 from tsugiki.training.outside import place_of
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
 
@@ -89,7 +90,7 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
         return Forecast(ArtifactType.MODEL, {"tokens": tokens or 0}, facts, problems=tuple(problems))
     problems += [*_shape_problems(config, shape), *layout_problems(config, shape)]
     rows = micro_batch_rows(config)
-    memory_bytes = planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
+    memory_bytes = busiest_bytes(shape, config, rows)
     problems += _memory_problems(config, name, device, memory_bytes)
     facts["model_config"] = shape.to_hf()
     counts: dict[str, float] = {
@@ -183,14 +184,14 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
         if size % degree:
             yield Problem(
                 f"parallel.{name}: {degree} does not divide {what} ({size})",
-                f"degrees that do: {', '.join(map(str, _divisors(size, 64)))}",
+                f"degrees that do: {', '.join(map(str, divisors(size, 64)))}",
                 f"parallel.{name}",
             )
     if shape.kv_heads % parallel.tensor and parallel.tensor % shape.kv_heads:
         yield Problem(
             f"parallel.tensor: {parallel.tensor} and {shape.kv_heads} key-value heads divide neither way",
             "choose a degree that divides them, or a multiple of them (they are copied then): "
-            + ", ".join(str(n) for n in _divisors(shape.heads, 64) if n % shape.kv_heads == 0),
+            + ", ".join(str(n) for n in divisors(shape.heads, 64) if n % shape.kv_heads == 0),
             "parallel.tensor",
         )
     elif shape.kv_heads * shape.head_dim % parallel.tensor:
@@ -198,7 +199,7 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
         yield Problem(
             f"parallel.tensor: {copies} processes share each key-value head, and do not divide its dimension "
             f"({shape.head_dim})",
-            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in _divisors(shape.head_dim, 64))}",
+            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in divisors(shape.head_dim, 64))}",
             "parallel.tensor",
         )
     yield from float8_problems(config, shape, micro_batch_rows(config))
@@ -225,10 +226,6 @@ def _feed_forward_widths(shape: DecoderConfig) -> Iterator[tuple[str, int]]:
         yield "the width of the feed-forward layers", shape.intermediate_size
     if shape.moe is not None:
         yield "the width of the experts", shape.moe.intermediate_size
-
-
-def _divisors(size: int, largest: int) -> list[int]:
-    return [number for number in range(1, min(size, largest) + 1) if size % number == 0]
 
 
 def _tokens(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -129,14 +129,19 @@ def first_new_row(config: Config, inputs: Inputs) -> int | None:
     """
     if not config.new_rows_first:
         return None
-    paths = inputs.get(config.model, ()) if isinstance(config.model, str) else ()
-    facts = read_manifest(paths[0]).facts if paths and is_finished(paths[0]) else {}
+    facts = facts_of_model(config, inputs)
     if "new_rows" not in facts:
         raise InputError(
             f"new_rows_first is {config.new_rows_first}, but {config.model} does not say which rows are new",
             hint="train on a vocabulary stage, or leave new_rows_first out",
         )
     return int(facts["new_rows"][0])
+
+
+def facts_of_model(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """The facts of the model that training starts from, where a stage made it."""
+    paths = inputs.get(config.model, ()) if isinstance(config.model, str) else ()
+    return dict(read_manifest(paths[0]).facts) if paths and is_finished(paths[0]) else {}
 
 
 def balance_weight(config: Config, shape: DecoderConfig) -> float:

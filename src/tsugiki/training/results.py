@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tsugiki.artifacts.contract import Inputs, Outcome
-from tsugiki.artifacts.manifest import is_finished, read_manifest
+from tsugiki.artifacts.manifest import is_finished
 from tsugiki.dataset.mixture import Mixture
 from tsugiki.errors import StageError
 from tsugiki.models.config import DecoderConfig
@@ -36,7 +36,7 @@ from tsugiki.training.export import (
 from tsugiki.training.loop import Counters
 from tsugiki.training.planning import tokenizer_name
 from tsugiki.training.precision.recipes import is_float8, selection
-from tsugiki.training.preparation import Plan, directory_of
+from tsugiki.training.preparation import Plan, directory_of, facts_of_model
 from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
 
@@ -148,7 +148,7 @@ def outcome_of(
     ]
     facts: dict[str, Any] = {
         "model_config": shape.to_hf(),
-        "tokenizer": tokenizer_name(plan.config, _facts_of_model(plan.config, inputs)),
+        "tokenizer": tokenizer_name(plan.config, facts_of_model(plan.config, inputs)),
         "tokenizer_sha256": plan.tokenizer.sha256,
         "sources": sources,
         "parity": {"max_abs_difference": parity.max_abs_difference, "tolerance": parity.tolerance},
@@ -171,9 +171,3 @@ def outcome_of(
             "worst": counters.float8_worst,
         }
     return Outcome(counts, facts)
-
-
-def _facts_of_model(config: Config, inputs: Inputs) -> dict[str, Any]:
-    """The facts of the model that training started from, where a stage made it."""
-    paths = inputs.get(config.model, ()) if isinstance(config.model, str) else ()
-    return dict(read_manifest(paths[0]).facts) if paths and is_finished(paths[0]) else {}
