@@ -1,13 +1,20 @@
 """A nano model on small real documents: a whole run takes a second or two."""
 
+import json
+import os
 import random
+import socket
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
 import torch
 
-from tsugiki.artifacts.contract import Inputs, open_workspace
+from tsugiki.artifacts.contract import ArtifactType, Inputs, open_workspace
 from tsugiki.artifacts.documents import documents_schema, write_documents
+from tsugiki.artifacts.identity import identity_of
+from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
 from tsugiki.training.stage import Config, run
 
 WORDS = [
@@ -113,3 +120,80 @@ def trained(tmp_path_factory, run_stage, scratch):
         "validation_points": 2,
     }
     return directory, run_stage(directory, settings)
+
+
+FORK = """
+
+children = []
+for rank in range(job["processes"]):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            child(rank)
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    children.append(pid)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+@pytest.fixture(scope="session")
+def in_processes():
+    """Call `child(rank)` of a script in forked processes; gives what the first leaves in results.json.
+
+    The script finds a directory and the job (JSON) in its arguments, and a free port in PORT.
+    """
+
+    def go(script, directory, *, processes, **job):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                script + FORK,
+                str(directory),
+                json.dumps({"processes": processes, **job}),
+            ],
+            env={**os.environ, "PORT": str(port), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+        return json.loads((directory / "results.json").read_text())
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """Write the manifest that the workflow writes; `facts` are added to the outcome's."""
+
+    def go(directory, outcome, *, kind="train", **facts):
+        payload = {"kind": kind}
+        manifest = Manifest(
+            type=ArtifactType.MODEL,
+            kind=kind,
+            code_version=1,
+            identity=identity_of(payload),
+            payload=payload,
+            config={},
+            files=content_files(directory),
+            counts=dict(outcome.counts),
+            facts={**outcome.facts, **facts},
+            provenance={},
+        )
+        write_manifest(directory, manifest)
+        return directory
+
+    return go

@@ -4,11 +4,6 @@ One script makes four processes once and trains in one layout after the other, o
 the whole stage in as many processes (`test_together`) takes several seconds to start.
 """
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 SCRIPT = """
@@ -129,45 +124,7 @@ def child(rank):
     close_world()
     if rank == 0:
         (work / "results.json").write_text(json.dumps(results))
-
-
-children = []
-for rank in range(4):
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            child(rank)
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    children.append(pid)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
 """
-
-
-def trained(directory, **job):
-    """The metrics of every step in one process ("alone") and in every layout."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(directory), json.dumps(job)],
-        env={**os.environ, "PORT": str(port), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return json.loads((directory / "results.json").read_text())
 
 
 def assert_same(found, expected, rtol=2e-5):
@@ -198,8 +155,10 @@ SLOW_LAYOUTS = {
 
 
 @pytest.mark.parametrize("layouts", [MIXTRAL_LAYOUTS, pytest.param(SLOW_LAYOUTS, marks=pytest.mark.slow)])
-def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_path, layouts):
-    results = trained(tmp_path, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts)
+def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_path, in_processes, layouts):
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts
+    )
     expected = results.pop("alone")
     assert expected[-1]["loss"] < expected[0]["loss"]
     assert {"balance_loss", "router_z_loss", "expert_load", "expert_load_max"} <= expected[0].keys()
@@ -208,10 +167,11 @@ def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_
         assert_same(found, expected)
 
 
-def test_processes_whose_experts_get_no_token_and_checkpoints_that_change_hands(tmp_path):
+def test_processes_whose_experts_get_no_token_and_checkpoints_that_change_hands(tmp_path, in_processes):
     chain = [{"data": 4, "expert": 2}, {"tensor": 4}, {"data": 2, "pipeline": 2, "expert": 2}]
-    results = trained(
-        tmp_path, preset="qwen3-moe-nano", shape={**MIXTRAL, "layers": 3}, steps=6, lopsided=True,
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="qwen3-moe-nano", shape={**MIXTRAL, "layers": 3},
+        steps=6, lopsided=True,
         layouts={"expert": {"layout": {"data": 4, "expert": 4}}}, chain=chain,
     )  # fmt: skip
     assert results["alone"][0]["expert_load_max"] == 2.0  # all tokens on two of four
@@ -220,7 +180,9 @@ def test_processes_whose_experts_get_no_token_and_checkpoints_that_change_hands(
 
 
 @pytest.mark.slow
-def test_bfloat16_routes_as_one_process_does_within_its_rounding(tmp_path):
+def test_bfloat16_routes_as_one_process_does_within_its_rounding(tmp_path, in_processes):
     layouts = {"bfloat16": {"layout": {"data": 2, "tensor": 2, "expert": 2}, "precision": "bfloat16"}}
-    results = trained(tmp_path, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts)
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts
+    )
     assert_same(results["bfloat16"], [{"loss": row["loss"]} for row in results["alone"]], rtol=2e-2)

@@ -5,9 +5,6 @@ import shutil
 import pytest
 import torch
 
-from tsugiki.artifacts.contract import ArtifactType
-from tsugiki.artifacts.identity import identity_of
-from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
 from tsugiki.errors import InputError
 from tsugiki.models.directory import load_decoder
 
@@ -15,25 +12,11 @@ FIRST = 300
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory, trained):
+def extended(tmp_path_factory, trained, finish):
     """A model whose manifest says that its rows from 300 on are new, as a vocabulary stage's does."""
     directory = tmp_path_factory.mktemp("extended") / "extended"
     shutil.copytree(trained[0], directory)
-    payload = {"kind": "vocabulary"}
-    manifest = Manifest(
-        type=ArtifactType.MODEL,
-        kind="vocabulary",
-        code_version=1,
-        identity=identity_of(payload),
-        payload=payload,
-        config={},
-        files=content_files(directory),
-        counts=dict(trained[1].counts),
-        facts={**trained[1].facts, "new_rows": [FIRST, 320]},
-        provenance={},
-    )
-    write_manifest(directory, manifest)
-    return directory
+    return finish(directory, trained[1], kind="vocabulary", new_rows=[FIRST, 320])
 
 
 def onwards(scratch, steps, **more):

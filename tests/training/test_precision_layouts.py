@@ -4,12 +4,6 @@ As in `test_layouts`, one script makes the processes once and trains on the engi
 other.
 """
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 SCRIPT = """
@@ -156,41 +150,7 @@ def child(rank):
 
 
 recipe_of("float8-rowwise", emulate=True)  # torchao is imported once for all
-children = []
-for rank in range(job["processes"]):
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            child(rank)
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    children.append(pid)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
 """
-
-
-def trained(directory, **job):
-    """The losses, precisions and reports of every step, of each run by name."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(directory), json.dumps(job)],
-        env={**os.environ, "PORT": str(port), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return json.loads((directory / "results.json").read_text())
 
 
 def losses(run):
@@ -208,10 +168,11 @@ FALL_BACK_AFTER = 5
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, in_processes):
     """Twenty steps in float32, in bfloat16 and in float8, alone, with FSDP and with tensor parallelism."""
     plain, falling = {"steps": 20}, {"steps": 8, "fall_back_after": FALL_BACK_AFTER}
-    return trained(
+    return in_processes(
+        SCRIPT,
         tmp_path_factory.mktemp("precisions"),
         processes=2,
         products=True,
@@ -268,14 +229,15 @@ def test_float8_falls_back_in_every_process_and_is_measured_over_all(results):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float8-tensorwise", "float8-rowwise", GW_HP])
-def test_float8_in_every_layout_learns_as_float32_does(tmp_path, precision):
+def test_float8_in_every_layout_learns_as_float32_does(tmp_path, in_processes, precision):
     layouts = {
         "data": {"layout": {"data": 4}},
         "copies": {"layout": {"data": 4, "shard": 1}, "recompute": "full"},
         "tensor": {"layout": {"data": 2, "tensor": 2}, "recompute": "selective"},
         "pipeline": {"layout": {"pipeline": 2, "context": 2}, "recompute": "selective"},
     }
-    found = trained(
+    found = in_processes(
+        SCRIPT,
         tmp_path,
         processes=4,
         alone={"float32": ["float32", {"steps": 20}], "one": [precision, {"steps": 20}]},

@@ -10,10 +10,7 @@ import time
 import pytest
 import torch
 
-from tsugiki.artifacts.contract import ArtifactType
 from tsugiki.artifacts.files import sha256_of
-from tsugiki.artifacts.identity import identity_of
-from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
 from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.errors import DataError, DriftError, InputError, StageError
 from tsugiki.models.directory import load_decoder, vocabulary_size
@@ -32,27 +29,8 @@ GOLDEN_FIRST, GOLDEN_FINAL = 5.776829, 3.576347
 """Losses of the nano run of conftest.py (float32, one thread); the final one is a mean over ten steps."""
 
 
-def finish(directory, outcome):
-    """The manifest that the workflow writes."""
-    payload = {"kind": "train"}
-    manifest = Manifest(
-        type=ArtifactType.MODEL,
-        kind="train",
-        code_version=1,
-        identity=identity_of(payload),
-        payload=payload,
-        config={},
-        files=content_files(directory),
-        counts=dict(outcome.counts),
-        facts=dict(outcome.facts),
-        provenance={},
-    )
-    write_manifest(directory, manifest)
-    return directory
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, trained):
+def base(tmp_path_factory, trained, finish):
     """A finished base model with its manifest."""
     directory = tmp_path_factory.mktemp("base") / "base"
     shutil.copytree(trained[0], directory)
@@ -139,7 +117,7 @@ def test_equal_compute_spends_the_operations_of_the_other_stage(tmp_path, run_st
     )
 
 
-def test_equal_compute_of_a_model_without_a_count_raises(tmp_path, run_stage, scratch, base, trained):
+def test_equal_compute_of_a_model_without_a_count_raises(tmp_path, run_stage, scratch, base, trained, finish):
     other = tmp_path / "other"
     shutil.copytree(base, other)
     from tsugiki.artifacts.contract import Outcome
