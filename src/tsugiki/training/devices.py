@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-GIB = 2**30
+from tsugiki.planner.devices import ACCELERATORS, GIB
+
+__all__ = ["DEFAULT_ACCELERATOR", "DEVICES", "GIB", "Device"]
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,24 @@ class Device:
     float8: bool = False
 
 
+def _trained_on(name: str) -> Device:
+    """What the planner knows of an accelerator; float32 on tensor cores is TF32, at half the peak."""
+    one = ACCELERATORS[name]
+    float8 = one.reached_float8_flops is not None
+    return Device(one.peak_flops, one.peak_flops / 2, 0.4, one.memory_bytes, float8=float8)
+
+
 DEVICES: Mapping[str, Device] = {
     # One core with AMX multiplies float32 matrices at 0.14-0.17 TFLOP/s. A training step of llama-mini
     # (2.8 M parameters, sequence 256) reached 0.098 and, in bfloat16, 0.106 TFLOP/s of CPU time: its matrices
     # are too small for the 1.1-1.27 TFLOP/s that bfloat16 has here, so that is set from what was reached.
     "cpu": Device(bfloat16_flops=0.165e12, float32_flops=0.15e12, utilisation=0.65, memory_bytes=None),
-    # Peaks: NVIDIA's data sheets, dense, no sparsity; float32 on tensor cores is TF32. Utilisation: Swallow
-    # reached 43, 46 and 51 % with 7B, 13B and 70B on A100-40GB (134, 143 and 158 TFLOP/s of 312).
-    "a100-40gb": Device(312e12, 156e12, 0.4, 40 * GIB),
-    "a100-80gb": Device(312e12, 156e12, 0.4, 80 * GIB),
-    "h100-80gb": Device(989e12, 494.5e12, 0.4, 80 * GIB, float8=True),
-    "h200-141gb": Device(989e12, 494.5e12, 0.4, 141e9, float8=True),
+    # Utilisation: Swallow reached 43, 46 and 51 % with 7B, 13B and 70B on A100-40GB (134, 143 and 158
+    # TFLOP/s of 312).
+    "a100-40gb": _trained_on("a100-40gb"),
+    "a100-80gb": _trained_on("a100-80gb"),
+    "h100-80gb": _trained_on("h100-80gb"),
+    "h200-141gb": replace(_trained_on("h200-141gb"), memory_bytes=141e9),
 }
 
 DEFAULT_ACCELERATOR = "h100-80gb"

@@ -105,11 +105,33 @@ class Engine(Protocol):
         """Whether the flag is set in every process."""
 
 
-class Alone:
+class InPrecision:
+    """What every engine says and does of its precision, and of the rows that learn."""
+
+    float8: Float8 | None
+    without_float8: str
+    """The precision where float8 is not in force: float32 or bfloat16."""
+    rows_from: int | None = None
+
+    @property
+    def precision(self) -> str:
+        """See `Engine.precision`."""
+        return self.without_float8 if self.float8 is None else self.float8.precision
+
+    def fall_back(self) -> bool:
+        """See `Engine.fall_back`."""
+        return self.float8 is not None and self.float8.fall_back()
+
+    def watch_float8(self) -> None:
+        """See `Engine.watch_float8`."""
+        if self.float8 is not None:
+            self.float8.watch()
+
+
+class Alone(InPrecision):
     """The engine of one process."""
 
     rank, ranks = 0, 1
-    rows_from: int | None = None
 
     def __init__(
         self,
@@ -124,23 +146,8 @@ class Alone:
         self.compute = compute
         self.rows_at_once = rows_at_once
         self.float8 = float8
+        self.without_float8 = "bfloat16" if compute.bfloat16 else "float32"
         self.parameters = dict(decoder.named_parameters())
-
-    @property
-    def precision(self) -> str:
-        """See `Engine.precision`."""
-        if self.float8 is not None:
-            return self.float8.precision
-        return "bfloat16" if self.compute.bfloat16 else "float32"
-
-    def fall_back(self) -> bool:
-        """See `Engine.fall_back`."""
-        return self.float8 is not None and self.float8.fall_back()
-
-    def watch_float8(self) -> None:
-        """See `Engine.watch_float8`."""
-        if self.float8 is not None:
-            self.float8.watch()
 
     def load(self, mixture: Mixture, step: int) -> Batch:
         """All rows."""
@@ -150,7 +157,7 @@ class Alone:
         """The counts themselves."""
         return counts
 
-    def train(self, batch: Batch, clip: float, _counted: int) -> StepResult:
+    def train(self, batch: Batch, clip: float, counted: int) -> StepResult:
         """See `Engine.train`."""
         result = optimizer_step(
             self.decoder,
@@ -159,6 +166,7 @@ class Alone:
             compute=self.compute,
             rows_at_once=self.rows_at_once,
             clip=clip,
+            counted=counted,
             rows_from=self.rows_from,
         )
         found = None if self.float8 is None else self.float8.report(self.compute.device)
@@ -188,14 +196,16 @@ def optimizer_step(
     compute: Compute,
     rows_at_once: int,
     clip: float,
+    counted: int,
     rows_from: int | None = None,
 ) -> StepResult:
-    """One step on a whole batch, in micro-batches of `rows_at_once` rows; rows_from: as `Engine.rows_from`.
+    """One step on a whole batch, in micro-batches of `rows_at_once` rows.
+
+    counted: targets of the batch that count. rows_from: as `Engine.rows_from`.
 
     Every counted target of the batch weighs the same, however the rows are split. Where loss or gradient
     are not finite, the weights are left as they were.
     """
-    counted = int((batch.targets_BT >= 0).sum())
     nats, z_loss = torch.zeros(2, device=compute.device)
     optimizer.zero_grad(set_to_none=True)
     for start in range(0, len(batch), rows_at_once):

@@ -18,7 +18,7 @@ from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder
 from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.counts import Counts
-from tsugiki.training.engine import StepResult
+from tsugiki.training.engine import InPrecision, StepResult
 from tsugiki.training.new_rows import keep_rows_from
 from tsugiki.training.norms import squares_by_group
 from tsugiki.training.parallel.gradients import own_squares, scale_gradients
@@ -33,7 +33,7 @@ from tsugiki.training.routers import routers_of
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
 
-class Together:
+class Together(InPrecision):
     """The engine of one of several processes; see `tsugiki.training.engine.Engine`.
 
     rows_at_once: sequences of a micro-batch on one process. float8: puts matrices of the decoders here into
@@ -41,7 +41,6 @@ class Together:
     """
 
     optimizer: torch.optim.Optimizer
-    rows_from: int | None = None
 
     def __init__(
         self,
@@ -65,6 +64,7 @@ class Together:
         with torch.device("meta"):  # no process ever holds more of the model than its own part
             parts = decoder_parts(shape, world)
         self.float8 = None if float8 is None else float8(parts)
+        self.without_float8 = "float32" if precision == "float32" else "bfloat16"
         sequence = [world.group(name) for name in ("context", "tensor")]
         self.trainees = [
             Trainee(
@@ -83,22 +83,6 @@ class Together:
         self.parameters = named_parts(self.trainees)
         self.decoders = [trainee.decoder for trainee in self.trainees]
         self._pipelines: dict[int, Pipeline] = {}
-
-    @property
-    def precision(self) -> str:
-        """See `Engine.precision`."""
-        if self.float8 is not None:
-            return self.float8.precision
-        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
-
-    def fall_back(self) -> bool:
-        """See `Engine.fall_back`."""
-        return self.float8 is not None and self.float8.fall_back()
-
-    def watch_float8(self) -> None:
-        """See `Engine.watch_float8`."""
-        if self.float8 is not None:
-            self.float8.watch()
 
     def load(self, mixture: Mixture, step: int) -> Batch:
         """See `Engine.load`."""
