@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from tsugiki.errors import DependencyError, InputError
-from tsugiki.evaluation.backend import Choices, Prompt
+from tsugiki.evaluation.backend import Choices, Prompt, Sampling
 from tsugiki.evaluation.items import byte_length
 from tsugiki.evaluation.loading import Engine, load_backend, trained_context
 from tsugiki.models.tokenizer import load_tokenizer
@@ -154,7 +154,7 @@ def test_likelihoods_no_questions_gives_no_answers(world):
 
 
 def test_continuations_same_seed_repeats_whatever_its_neighbours(world):
-    prompts = [Prompt("The page", 60, seed) for seed in (1, 2**64 - 1)]
+    prompts = [Prompt("The page", 60, seed, Sampling(0.8, 40)) for seed in (1, 2**64 - 1)]
     ours = backend(world)
     both = ours.continuations(prompts)
     assert ours.continuations(prompts[1:]) == both[1:]
@@ -164,7 +164,7 @@ def test_continuations_same_seed_repeats_whatever_its_neighbours(world):
 def test_continuations_random_bytes_stay_valid_text_within_the_cap(world):
     """An untrained model writes any bytes: broken UTF-8 is replaced, half a character at the end dropped."""
     for seed in range(12):
-        [answer] = backend(world).continuations([Prompt("学習", 31, seed)])
+        [answer] = backend(world).continuations([Prompt("学習", 31, seed, Sampling(0.8, 40))])
         assert byte_length(answer.text) <= 31
         answer.text.encode("utf-8")
         assert not (answer.truncated and answer.text.endswith("\ufffd"))
@@ -172,7 +172,7 @@ def test_continuations_random_bytes_stay_valid_text_within_the_cap(world):
 
 def test_continuations_prompt_longer_than_window_keeps_its_end(world, texts):
     [answer] = backend(world, context_length=48, stride=24).continuations(
-        [Prompt(texts["english"][0], 500, 0)]
+        [Prompt(texts["english"][0], 500, 0, Sampling(0.8, 40))]
     )
     assert answer.truncated
     assert answer.tokens == 48 - 24 - 1

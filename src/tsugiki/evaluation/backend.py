@@ -33,21 +33,46 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: softmax(logits / temperature), of the `top_k` most likely ones (0: of all), of the
+    most likely ones that together reach probability `top_p`.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """A text to go on from. seed is the prompt's own, so that its neighbours don't matter."""
+    """A text to go on from.
+
+    seed is the prompt's own, so that its neighbours don't matter. sampling: None is greedy. stops: the text
+    ends before the first of these. maximum_tokens: a cap in tokens beside the one in bytes, only to match
+    numbers that were published with one.
+    """
 
     text: str
     maximum_bytes: int
     seed: int
+    sampling: Sampling | None = None
+    stops: tuple[str, ...] = ()
+    maximum_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Generated text without the prompt. truncated: the cap ended it, not the model."""
+    """Generated text without the prompt.
+
+    truncated: a cap ended it, not the model and not a stop. stop: the stop that ended it, which is not part
+    of the text. cut_prompt: the prompt did not fit into the window and was cut on the left.
+    """
 
     text: str
     tokens: int
     truncated: bool
+    stop: str | None = None
+    cut_prompt: bool = False
 
 
 class Backend(Protocol):

@@ -23,11 +23,6 @@ from tsugiki.models.decoder import Decoder
 from tsugiki.models.generation import generate
 from tsugiki.models.tokenizer import TextTokenizer
 
-TEMPERATURE = 0.8
-TOP_K = 40
-"""Greedy decoding of small models falls into loops (Holtzman et al. 2020, arXiv 1904.09751). k = 40 is that
-of GPT-2's released samples (openai/gpt-2); 0.8 keeps a sample of a small model readable."""
-
 _LOGITS_BYTES = 8 * 2**20
 """Bound on one block of logits: what stays in the cache. Blocks of 8 MiB and the fused `cross_entropy` take
 half the time of blocks of 128 MiB and logsumexp minus gather (0.115 against 0.237 s for 8192 tokens, V =
@@ -145,7 +140,7 @@ class DecoderBackend:
         return np.bincount(row_N, weights=nll_N, minlength=len(tails)).tolist()
 
     def continuations(self, prompts: Sequence[Prompt]) -> list[Continuation]:
-        """See `Backend`. Sampled with `TEMPERATURE` and `TOP_K`, each prompt with its own generator."""
+        """See `Backend`. Each prompt that samples has its own generator."""
         encoded = self._tokenizer.encode_batch([prompt.text for prompt in prompts])
         return [self._continue(prompt, ids) for prompt, ids in zip(prompts, encoded, strict=True)]
 
@@ -159,6 +154,7 @@ class DecoderBackend:
         # A prompt may take half of the window; of a longer one the end is what matters.
         prefix = [self._start, *(int(token) for token in prompt_ids[-(room // 2) :])]
         generator = torch.Generator(device=self._device).manual_seed(prompt.seed % 2**63)
+        sampling = prompt.sampling
         written: list[int] = []
         text, ended = "", False
         while not ended and byte_length(text) < prompt.maximum_bytes and len(prefix) + len(written) < room:
@@ -168,8 +164,8 @@ class DecoderBackend:
                 prefix + written,
                 wanted,
                 self._tokenizer.eos_id,
-                temperature=TEMPERATURE,
-                top_k=TOP_K,
+                temperature=sampling.temperature if sampling else 0.0,
+                top_k=(sampling.top_k or None) if sampling else None,
                 generator=generator,
                 pieces=self._tokenizer.size,
             )

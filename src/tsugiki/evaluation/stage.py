@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KIND = "evaluate"
 PRODUCES = ArtifactType.SCORES
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 TaskName = Literal["bits-per-byte", "cloze", "generation"]
 

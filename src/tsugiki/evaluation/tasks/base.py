@@ -18,13 +18,17 @@ class Measure:
     """How a task's `score` column is read.
 
     chance: the score of guessing, where that is defined. by_byte: the task's value is
-    sum(nll) / (ln 2 * sum(bytes)) and not the mean of the scores.
+    sum(nll) / (ln 2 * sum(bytes)) and not the mean of the scores. corpus: the name of a metric that is computed
+    from the rows' `sums`, added up ("bleu"; `tsugiki.evaluation.metrics.corpus.CORPUS_METRICS`), and not the
+    mean of the scores either. cluster: what a cluster is, for the reader ("paragraph", "subject").
     """
 
     name: str
     lower_is_better: bool
     chance: float | None = None
     by_byte: bool = False
+    corpus: str | None = None
+    cluster: str = "document"
 
 
 class Task(Protocol):
@@ -69,4 +73,7 @@ def base_row(item: Item) -> Row:
         "characters": None,
         "truncated": None,
         "empty": None,
+        "other_scores": None,
+        "sums": None,
+        "sample": None,
     }

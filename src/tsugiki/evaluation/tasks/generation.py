@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tsugiki.errors import DataError
-from tsugiki.evaluation.backend import Backend, Prompt
+from tsugiki.evaluation.backend import Backend, Prompt, Sampling
 from tsugiki.evaluation.items import Item, Page, byte_length, cut_bytes, stable_hash, stable_integer
 from tsugiki.evaluation.sentences import SentenceRules
 from tsugiki.evaluation.tasks.base import Measure, Row, base_row
@@ -14,6 +14,9 @@ from tsugiki.evaluation.tasks.base import Measure, Row, base_row
 NAME = "generation"
 PROMPT_BYTES = 120
 """About 120 English or 40 Japanese characters: equal in bytes, so it fits every model's window alike."""
+SAMPLING = Sampling(temperature=0.8, top_k=40)
+"""Greedy decoding of small models falls into loops (Holtzman et al. 2020, arXiv 1904.09751). k = 40 is that
+of GPT-2's released samples (openai/gpt-2); 0.8 keeps a sample of a small model readable."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Generation:
     def rows(self, backend: Backend, items: Sequence[Item]) -> list[Row]:
         """output: what the model wrote; gold: what the page goes on with; no score."""
         prompts = [
-            Prompt(item.prompt, self.maximum_bytes, stable_integer(self.seed, item.id)) for item in items
+            Prompt(item.prompt, self.maximum_bytes, stable_integer(self.seed, item.id), SAMPLING)
+            for item in items
         ]
         rows = []
         for item, answer in zip(items, backend.continuations(prompts), strict=True):
