@@ -34,8 +34,9 @@ class Choices:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: softmax(logits / temperature), of the `top_k` most likely ones (0: of all), of the
-    most likely ones that together reach probability `top_p`.
+    """How tokens are drawn: by softmax(logits / temperature), from those that the two bounds leave.
+
+    top_k: the most likely ones (0: all). top_p: the fewest that together reach this probability.
     """
 
     temperature: float = 1.0

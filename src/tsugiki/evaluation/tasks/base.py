@@ -18,9 +18,9 @@ class Measure:
     """How a task's `score` column is read.
 
     chance: the score of guessing, where that is defined. by_byte: the task's value is
-    sum(nll) / (ln 2 * sum(bytes)) and not the mean of the scores. corpus: the name of a metric that is computed
-    from the rows' `sums`, added up ("bleu"; `tsugiki.evaluation.metrics.corpus.CORPUS_METRICS`), and not the
-    mean of the scores either. cluster: what a cluster is, for the reader ("paragraph", "subject").
+    sum(nll) / (ln 2 * sum(bytes)) and not the mean of the scores. corpus: the name of a metric that is
+    computed from the rows' `sums`, added up ("bleu"; `tsugiki.evaluation.metrics.corpus.CORPUS_METRICS`), and
+    not the mean of the scores either. cluster: what a cluster is, for the reader ("paragraph", "subject").
     """
 
     name: str
