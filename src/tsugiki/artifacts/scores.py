@@ -39,8 +39,8 @@ SCHEMA = pa.schema(
         pa.field("characters", pa.int64()),
         pa.field("truncated", pa.bool_()),
         pa.field("empty", pa.bool_()),
-        # Of a benchmark's item: other ways to score it, by name ("published", "by_byte"); what a corpus metric
-        # adds up over items before it is computed (BLEU's n-gram counts); which of several samples.
+        # Of a benchmark's item: other ways to score it, by name ("published"); what a corpus metric
+        # adds up over items before it is computed (BLEU counts of n-grams); which of several samples.
         pa.field("other_scores", pa.map_(pa.string(), pa.float64())),
         pa.field("sums", pa.list_(pa.float64())),
         pa.field("sample", pa.int32()),
