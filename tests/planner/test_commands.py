@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -99,8 +100,8 @@ def test_planner_page_is_self_contained_and_the_same_every_time(planner, tmp_pat
 
 def test_planner_page_of_nothing_that_fits_gives_the_reasons(planner, tmp_path) -> None:
     file = tmp_path / "none.html"
-    shown = planner("llama-3-70b", "--gpus", "1", *WORK, "--html", str(file))
-    assert "No layout fits" in shown
+    with pytest.raises(StageError, match="no layout fits"):
+        planner("llama-3-70b", "--gpus", "1", *WORK, "--html", str(file))
     assert "No layout fits" in file.read_text(encoding="utf-8")
 
 
@@ -206,11 +207,80 @@ def test_planner_of_a_config_with_missing_fields_names_them(planner, tmp_path) -
         planner(str(tmp_path), "--gpus", "8", *WORK)
 
 
-def test_planner_degree_that_divides_nothing_is_refused_with_those_that_do(planner) -> None:
-    shown = planner("llama-3.1-8b", "--gpus", "24", *WORK, "--tensor", "3")
-    assert "No layout fits" in shown
-    assert "tensor: 3 does not divide query heads (32)" in shown
-    assert "degrees that do: 1, 2, 4, 8, 16, 32" in shown
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (["--tensor", "3"], "tensor: 3 does not divide query heads", "1, 2, 4, 8, 16, 32"),
+        (["--tensor", "5"], "tensor: 5 does not divide 24 GPUs", "1, 2, 3, 4, 6, 8, 12, 24"),
+        (["--pipeline", "12,24"], "pipeline: 12 does not divide layers", "1, 2, 4, 8, 16, 32"),
+        (["--context", "3"], "context: 6 does not divide tokens", "1, 2, 4, 8"),
+        (["--micro-batch", "3,5"], "micro_batch: 3 does not divide sequences", "1, 2, 4"),
+        (["--chunks", "7"], "chunks: 7 does not divide 32 layers", "1, 2, 4, 8"),
+        (["--expert", "2"], "expert: the model has no experts", "use expert 1"),
+        (["--sharding", "weigths"], '"weigths" is not known', '"weights"'),
+        (["--assume", "swiglu_saved=7"], 'swiglu_saved: "7" is not 6 or 8', "it is 8 for megatron-lm"),
+        (["--assume", "norm_bites=6"], 'no switch "norm_bites"', '"norm_bytes"'),
+        (["--assume", "logit_bytes=-1"], '"-1" is not a number of 0 or more', "it is 6"),
+    ],
+)
+def test_planner_option_that_can_not_be_is_refused_with_what_would_do(
+    planner, options, message, hint
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        planner("llama-3.1-8b", "--gpus", "24", *WORK, *options)
+    assert hint in caught.value.hint
+
+
+def test_planner_where_nothing_fits_shows_what_it_refused_and_fails(planner, capsys) -> None:
+    with pytest.raises(StageError, match="no layout fits") as caught:
+        planner("llama-3-70b", "--gpus", "8", *WORK, "--device", "a100-40gb")
+    assert "the smallest layout (tensor 8" in caught.value.hint
+    assert "Refused (" in capsys.readouterr().out
+
+
+def test_planner_shardings_that_were_asked_for_stand_in_the_table(planner) -> None:
+    narrow = ("--context", "1", "--recompute", "none", "--micro-batch", "1", "--tensor", "8")
+    every = ("--sharding", "none,optimizer,gradients,weights", "--schedule", "gpipe,1f1b", "--json")
+    need = {}
+    for pipeline in ("1", "2"):
+        found = json.loads(
+            planner("llama-3.1-8b", "--gpus", "32", *WORK, *narrow, "--pipeline", pipeline, *every)
+        )
+        for one in found["layouts"] + found["refused"]:
+            size = one["bytes"] if isinstance(one["bytes"], float) else one["bytes"]["total"]
+            need[pipeline, one["layout"]["schedule"], one["layout"]["sharding"]] = size
+    assert len(need) == 12  # without a pipeline schedules are one
+    states = [need["1", "1f1b", name] for name in ("none", "optimizer", "gradients", "weights")]
+    assert states == sorted(states, reverse=True)
+    for sharding in ("none", "optimizer", "gradients", "weights"):
+        assert need["2", "gpipe", sharding] > need["2", "1f1b", sharding]
+    shown = planner("llama-3.1-8b", "--gpus", "32", *WORK, *narrow, "--sharding", "optimizer,weights")
+    assert "shared" in shown
+    assert "optimizer" in shown
+
+
+def test_planner_kernels_that_are_assumed_change_the_memory(planner) -> None:
+    narrow = (
+        "--tensor",
+        "4",
+        "--pipeline",
+        "1",
+        "--context",
+        "1",
+        "--micro-batch",
+        "1",
+        "--recompute",
+        "none",
+    )
+
+    def activations(*options: str) -> float:
+        found = json.loads(planner("llama-3.1-8b", "--gpus", "8", *WORK, *narrow, *options, "--json"))
+        return found["layouts"][0]["bytes"]["activations"]
+
+    plain = activations()
+    saved = plain - activations("--assume", "swiglu_saved=6")
+    assert saved == pytest.approx(2 * 14336 * 8192 * 32 / 4)  # bytes x width x tokens x layers / tensor
+    assert activations("--assume", "norm_bytes=6") > plain
 
 
 def test_planner_emit_where_nothing_fits_is_an_error(planner) -> None:

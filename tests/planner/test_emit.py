@@ -90,6 +90,20 @@ def test_megatron_flags_in_float32_are_refused() -> None:
         megatron_flags(Workload(LLAMA.model, 8192, 1024, "float32"), Layout())
 
 
+def test_megatron_flags_share_what_the_layout_shares() -> None:
+    assert "--use-distributed-optimizer" not in flags(LLAMA, Layout(data=8, sharding="none"))
+    assert "--use-megatron-fsdp" not in flags(LLAMA, Layout(data=8, sharding="optimizer"))
+    shared = flags(LLAMA, Layout(data=8, sharding="gradients"))
+    assert shared["--data-parallel-sharding-strategy"] == "optim_grads"
+    shared = flags(LLAMA, Layout(data=8, sharding="weights"))
+    assert shared["--data-parallel-sharding-strategy"] == "optim_grads_params"
+
+
+def test_megatron_flags_of_gpipe_are_refused() -> None:
+    with pytest.raises(InputError, match="no GPipe"):
+        megatron_flags(LLAMA, Layout(data=4, pipeline=2, schedule="gpipe"))
+
+
 def test_titan_config_without_a_pipeline_accumulates_up_to_the_global_batch() -> None:
     found = tomllib.loads(titan_config(LLAMA, Layout(data=16, tensor=4, micro_batch=2, sharding="weights")))
     assert found["training"] == {"seq_len": 8192, "local_batch_size": 2, "global_batch_size": 1024}

@@ -12,6 +12,7 @@ from tsugiki.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from tsugiki.models.config import DecoderConfig
     from tsugiki.planner.devices import Accelerator
+    from tsugiki.planner.kernels import Kernels
     from tsugiki.planner.layout import Workload
     from tsugiki.planner.speed import Tuning
 
@@ -126,6 +127,32 @@ def asked_device(
         network_bandwidth=found.network_bandwidth if network is None else network * 1e9,
         dollars_per_hour=price or found.dollars_per_hour,
     )
+
+
+def assumed(kernels: Kernels, text: str | None) -> Kernels:
+    """The kernels with the switches of `swiglu_saved=6,norm_bytes=6`; raises InputError for unknown ones."""
+    from dataclasses import fields
+
+    from tsugiki.planner.kernels import SWITCHES
+
+    changed: dict[str, Any] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in SWITCHES:
+            raise InputError(
+                f'--assume: there is no switch "{name}"', hint=did_you_mean(name, tuple(SWITCHES))
+            )
+        try:
+            changed[name] = SWITCHES[name](value)
+        except ValueError as error:
+            now = getattr(kernels, name)
+            raise InputError(
+                f'--assume {name}: "{value}" is not {error}', hint=f"it is {now} for {kernels.name}"
+            ) from error
+    assert set(changed) <= {field.name for field in fields(kernels)}  # noqa: S101 (SWITCHES names fields)
+    return replace(kernels, **changed)
 
 
 def asked_tuning(calibration: Path | None) -> Tuning | None:

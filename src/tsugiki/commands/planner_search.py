@@ -14,6 +14,7 @@ from tsugiki.commands.planner_inputs import (
     asked_model,
     asked_tuning,
     asked_workload,
+    assumed,
     degrees,
     whole_number,
     words,
@@ -39,7 +40,20 @@ class Narrow:
     expert: Annotated[str | None, Parameter(help="Only these expert-parallel degrees.")] = None
     micro_batch: Annotated[str | None, Parameter(help="Only these micro-batches, in sequences.")] = None
     chunks: Annotated[str | None, Parameter(help="Only these chunks of an interleaved pipeline.")] = None
+    expert_tensor: Annotated[
+        str | None, Parameter(help="Over how many GPUs each expert's matrices are cut: 1 or as --tensor.")
+    ] = None
     recompute: Annotated[str | None, Parameter(help="Only these of none, selective and full.")] = None
+    schedule: Annotated[
+        str | None, Parameter(help="Pipeline schedules: 1f1b,interleaved unless given; or gpipe.")
+    ] = None
+    sharding: Annotated[
+        str | None,
+        Parameter(
+            help="What data-parallel GPUs share instead of copying: none, optimizer (ZeRO-1, Megatron's "
+            "distributed optimizer), gradients (ZeRO-2), weights (ZeRO-3, FSDP2). Else as the framework does."
+        ),
+    ] = None
     top: Annotated[int, Parameter(help="How many layouts to show.")] = 10
     refused: Annotated[int, Parameter(help="How many refused layouts to show.")] = 5
 
@@ -67,6 +81,7 @@ def search(
     sequence: str | None = None,
     batch: str | None = None,
     framework: Framework = "megatron-lm",
+    assume: str | None = None,
     precision: Literal["bfloat16", "float8", "float32"] | None = None,
     gradient_bytes: int = 4,
     tokens: str | None = None,
@@ -90,6 +105,8 @@ def search(
         sequence: Tokens of a sequence; 8k is 8,000, so write 8192. A recipe has it.
         batch: Sequences of one optimizer step, over all devices. A recipe has it.
         framework: Whose kernels and sharding to reckon with.
+        assume: Other kernels than the framework's: swiglu_saved=6,norm_bytes=6,logit_bytes=4,
+            logit_chunk=0, selective=products, routing_imbalance=1.2, communicator_bytes=1e9 and so on.
         precision: Of matrix products; bfloat16 unless a recipe says otherwise.
         gradient_bytes: Of an accumulated gradient in Megatron-LM: 4, or 2.
         tokens: Tokens of the whole run, such as 100B: adds hours, dollars and energy. A recipe has them.
@@ -111,7 +128,7 @@ def search(
         workload,
         gpus,
         chosen,
-        kernels(framework),
+        assumed(kernels(framework), assume),
         tuning=asked_tuning(machine.calibration),
         space=_space(narrow),
     )
@@ -128,12 +145,17 @@ def search(
         _print(asked.name, found, total, narrow)
         if html is not None:
             print(f"\nPage: {html}")
+        if not found.candidates:
+            raise StageError("no layout fits", hint=_what_else(found))
 
 
 def _space(narrow: Narrow) -> Any:
+    from tsugiki.planner.layout import SHARDINGS
     from tsugiki.planner.search import Space
 
     recompute: Any = words("--recompute", narrow.recompute, ("none", "selective", "full"))
+    schedule: Any = words("--schedule", narrow.schedule, ("1f1b", "gpipe", "interleaved"))
+    sharding: Any = words("--sharding", narrow.sharding, SHARDINGS)
     return Space(
         tensor=degrees("--tensor", narrow.tensor),
         pipeline=degrees("--pipeline", narrow.pipeline),
@@ -142,6 +164,9 @@ def _space(narrow: Narrow) -> Any:
         micro_batch=degrees("--micro-batch", narrow.micro_batch),
         chunks=degrees("--chunks", narrow.chunks),
         recompute=recompute,
+        expert_tensor=degrees("--expert-tensor", narrow.expert_tensor),
+        schedule=schedule,
+        sharding=sharding,
     )
 
 
@@ -186,8 +211,6 @@ def _print(name: str, found: Found, tokens: float | None, narrow: Narrow) -> Non
         one = _chosen(found)
         print(f"\n{_sentence(found, one, tokens)}\n")
         print("\n".join(tables.stages(memory(workload, one.layout, found.kernels), device.memory_bytes)))
-    else:
-        print(f"No layout fits: {_what_else(found)}")
     if narrow.refused and found.refusals:
         print(f"\nRefused ({plural(len(found.refusals), 'layout')}; --json lists all):")
         print("\n".join(tables.refusals(found.refusals[: narrow.refused])))

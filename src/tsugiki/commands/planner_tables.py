@@ -39,10 +39,22 @@ def degrees_of(layout: Layout) -> tuple[str, ...]:
     """The cells of a layout in a table, as `DEGREES` names them."""
     names = ("tensor", "context", "pipeline", "data", "expert", "micro_batch", "chunks")
     recompute = "–" if layout.recompute == "none" else layout.recompute
-    return (*(str(getattr(layout, name)) for name in names), recompute)
+    schedule = "–" if layout.schedule == "1f1b" else layout.schedule
+    return (*(str(getattr(layout, name)) for name in names), schedule, recompute, layout.sharding)
 
 
-DEGREES = ("tensor", "context", "pipeline", "data", "expert", "micro-batch", "chunks", "recompute")
+DEGREES = (
+    "tensor",
+    "context",
+    "pipeline",
+    "data",
+    "expert",
+    "micro-batch",
+    "chunks",
+    "schedule",
+    "recompute",
+    "shared",
+)
 
 
 def ranking(found: Found, shown: Sequence[Candidate], tokens: float | None) -> Iterator[str]:
@@ -69,22 +81,28 @@ def ranking(found: Found, shown: Sequence[Candidate], tokens: float | None) -> I
             row += [count(bill.device_hours), count(bill.dollars)]
         rows.append(row)
     rows = _without_idle(rows)
-    verdicts = rows[0].index("verdict")
-    recompute = rows[0].index("recompute") if "recompute" in rows[0] else -1
-    return columns(rows, right=[i for i in range(1, len(rows[0])) if i not in {verdicts, recompute}])
+    left = {"", "verdict", "schedule", "recompute", "shared"}
+    return columns(rows, right=[i for i, name in enumerate(rows[0]) if name not in left])
 
 
-_IDLE = {"expert": "1", "chunks": "1", "context": "1", "pipeline": "1", "recompute": "–"}
+_IDLE = {
+    "expert": {"1"},
+    "chunks": {"1"},
+    "context": {"1"},
+    "pipeline": {"1"},
+    "recompute": {"–"},
+    "schedule": {"–", "interleaved"},  # the chunks say as much
+}
 
 
 def _without_idle(rows: list[Sequence[str]]) -> list[Sequence[str]]:
-    """The table without columns of degrees that nobody uses."""
+    """The table without columns of degrees that nobody uses, and without sharding where all share alike."""
     title = rows[0]
-    kept = [
-        index
-        for index, name in enumerate(title)
-        if name not in _IDLE or any(row[index] != _IDLE[name] for row in rows[1:])
-    ]
+    kept = []
+    for index, name in enumerate(title):
+        seen = {row[index] for row in rows[1:]}
+        if not seen <= _IDLE.get(name, set()) and not (name == "shared" and len(seen) == 1):
+            kept.append(index)
     return [[row[index] for index in kept] for row in rows]
 
 

@@ -9,14 +9,18 @@ from tsugiki.errors import InputError
 from tsugiki.models.config import DecoderConfig
 from tsugiki.planner.layout import Layout, Workload
 
+_MEGATRON_FSDP = {"gradients": "optim_grads", "weights": "optim_grads_params"}
+"""Megatron-FSDP's names (Megatron-LM, docs of its custom FSDP)."""
 TITAN_SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe", "interleaved": "Interleaved1F1B"}
 
 
 def megatron_flags(workload: Workload, layout: Layout) -> list[str]:
     """Arguments of Megatron-LM's pretrain_gpt.py: the model, the layout and the batch; no data, no rates.
 
-    Raises InputError for a precision that it has no such flags for.
+    Raises InputError for a precision or a schedule that it has no flags for.
     """
+    if layout.schedule == "gpipe" and layout.pipeline > 1:
+        raise InputError("Megatron-LM has no GPipe schedule", hint="use --schedule 1f1b,interleaved")
     if workload.precision == "float32":
         raise InputError("Megatron-LM trains in 16 bits", hint="use --precision bfloat16 or float8")
     return [*_megatron_model(workload.model), *_megatron_layout(workload, layout)]
@@ -69,6 +73,9 @@ def _megatron_layout(workload: Workload, layout: Layout) -> Iterator[str]:
         yield "--grad-reduce-in-bf16"
     if layout.sharding != "none":
         yield "--use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather"
+    if layout.sharding in _MEGATRON_FSDP:
+        yield f"--use-megatron-fsdp --data-parallel-sharding-strategy {_MEGATRON_FSDP[layout.sharding]}"
+        yield "--no-gradient-accumulation-fusion --ckpt-format fsdp_dtensor"
     if layout.recompute == "full":
         yield "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
     elif layout.recompute == "selective":

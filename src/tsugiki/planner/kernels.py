@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tsugiki.errors import InputError, did_you_mean
 
@@ -35,7 +35,7 @@ class Kernels:
 
     name: str
     swiglu_saved: Literal[6, 8] = 8
-    norm_bytes: int = 2
+    norm_bytes: float = 2
     keeps_gathered: bool = False
     keeps_statistics: bool = False
     gathers_keys: bool = False
@@ -88,6 +88,52 @@ KERNELS: Mapping[str, Kernels] = {
         experts_follow_tensor=True,
     ),
 }
+
+
+def _one_of(*allowed: object) -> Callable[[str], Any]:
+    """A reader of one of these values as they are written."""
+
+    def read(text: str) -> Any:
+        for value in allowed:
+            if text.lower() == str(value).lower():
+                return value
+        raise ValueError(" or ".join(map(str, allowed)))
+
+    return read
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError("a number of 0 or more")
+    return number
+
+
+def _chunk(text: str) -> int | None:
+    return round(_amount(text)) or None
+
+
+SWITCHES: Mapping[str, Callable[[str], Any]] = {
+    "swiglu_saved": _one_of(6, 8),
+    "norm_bytes": _amount,
+    "keeps_gathered": _one_of(True, False),
+    "keeps_statistics": _one_of(True, False),
+    "gathers_keys": _one_of(True, False),
+    "keeps_float8": _one_of(True, False),
+    "logit_bytes": _amount,
+    "logit_chunk": _chunk,
+    "selective": _one_of("attention", "products", "every-other-product"),
+    "routed_copies": _one_of(True, False),
+    "routing_imbalance": _amount,
+    "whole_gradients": _one_of(True, False),
+    "communicator_bytes": _amount,
+    "context_bytes": _amount,
+}
+"""What a user may set apart from the framework, and how it is read; readers raise ValueError with what they
+expect. logit_chunk 0: no chunks."""
 
 
 def kernels(name: str) -> Kernels:

@@ -7,11 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
+from typing import Any, cast
 
 from tsugiki.errors import InputError
 from tsugiki.planner.devices import Accelerator
 from tsugiki.planner.kernels import Kernels
-from tsugiki.planner.layout import Layout, Recompute, Workload, divisors, layout_problems
+from tsugiki.planner.layout import (
+    SHARDINGS,
+    Layout,
+    Recompute,
+    Schedule,
+    Sharding,
+    Workload,
+    divisors,
+    layout_problems,
+)
 from tsugiki.planner.memory import StageMemory, busiest
 from tsugiki.planner.speed import StepTime, Tuning, model_flops, step_time
 from tsugiki.planner.verdict import PROBE_SHARE, Verdict, verdict
@@ -26,7 +36,8 @@ GIB = 2**30
 class Space:
     """Which layouts are looked at; None: every degree that divides.
 
-    tensor, pipeline, context, expert, micro_batch, recompute, chunks: the values to try.
+    Each field holds the values to try. schedule: without it 1F1B and interleaved; GPipe keeps more and is no
+    faster. sharding: without it what the framework does by itself.
     """
 
     tensor: tuple[int, ...] | None = None
@@ -36,6 +47,9 @@ class Space:
     micro_batch: tuple[int, ...] | None = None
     recompute: tuple[Recompute, ...] | None = None
     chunks: tuple[int, ...] | None = None
+    expert_tensor: tuple[int, ...] | None = None
+    schedule: tuple[Schedule, ...] | None = None
+    sharding: tuple[Sharding, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,14 +149,16 @@ def search(
 
     Degrees are the divisors of the number of devices. Weights are shared as the framework does: Megatron-LM
     its optimizer states, the others all (FSDP2). Raises InputError for fewer than one device or more than
-    `MOST_GPUS`.
+    `MOST_GPUS`, and where `space` leaves only degrees that divide nothing.
     """
     if gpus < 1:
         raise InputError(f"{gpus} GPUs can't train a model", hint="give --gpus 1 or more")
     if gpus > MOST_GPUS:
         raise InputError(f"{gpus} GPUs are more than there are", hint=f"give --gpus {MOST_GPUS} or fewer")
+    space = space or Space()
+    check_space(workload, gpus, space)
     candidates, large, illegal = [], [], []
-    for layout, problem in _layouts(workload, gpus, kernels, space or Space()):
+    for layout, problem in _layouts(workload, gpus, kernels, space):
         if problem is not None:
             illegal.append(Refusal(layout, *problem))
             continue
@@ -159,6 +175,38 @@ def search(
     return Found(workload, device, kernels, gpus, tuple(candidates), tuple(refusals))
 
 
+def check_space(workload: Workload, gpus: int, space: Space) -> None:
+    """Raise InputError where all values that were asked for of some degree can't divide what they cut.
+
+    Each value is looked at by itself, with the smallest degrees for the rest.
+    """
+    for name in ("tensor", "pipeline", "context", "expert", "micro_batch", "chunks", "expert_tensor"):
+        values = getattr(space, name)
+        if values is None:
+            continue
+        found = [_alone(workload, gpus, name, value) for value in values]
+        if all(problem is not None for problem in found):
+            message, hint = next(problem for problem in found if problem is not None)
+            raise InputError(message, hint=hint)
+
+
+def _alone(workload: Workload, gpus: int, name: str, value: int) -> tuple[str, str] | None:
+    """Why a degree is impossible whatever the others are, and what would do; None where it is not."""
+    if name in {"tensor", "pipeline", "context"} and gpus % value:
+        shown = ", ".join(map(str, divisors(gpus, 64)))
+        return f"{name}: {value} does not divide {gpus} GPUs", f"degrees that do: {shown}"
+    if name == "chunks":
+        layers = workload.model.layers
+        shown = ", ".join(map(str, divisors(layers, LARGEST_CHUNKS)))
+        wrong = f"chunks: {value} does not divide {layers} layers", f"numbers that do: {shown}"
+        return wrong if layers % value else None
+    # Experts are spread over the data processes; the other degrees are looked at with one of these.
+    values: dict[str, Any] = {"data": gpus if name.startswith("expert") else 1, name: value}
+    layout = Layout(**values)
+    problems = (problem for problem in layout_problems(workload, layout) if problem.where == name)
+    return next(((problem.message, problem.hint) for problem in problems), None)
+
+
 def _layouts(
     workload: Workload, gpus: int, kernels: Kernels, space: Space
 ) -> Iterator[tuple[Layout, tuple[str, str] | None]]:
@@ -167,14 +215,14 @@ def _layouts(
     What is illegal by its degrees is told once, with a micro-batch of 1.
     """
     every = divisors(gpus, gpus)
-    base = Layout(sharding="weights" if kernels.master_weights else "optimizer")
-    for tensor, pipeline, context in product(
-        space.tensor or every, space.pipeline or every, space.context or every
+    shardings: tuple[Sharding, ...] = ("weights" if kernels.master_weights else "optimizer",)
+    for tensor, pipeline, context, sharding in product(
+        space.tensor or every, space.pipeline or every, space.context or every, space.sharding or shardings
     ):
         data, rest = divmod(gpus, tensor * pipeline * context)
         if rest or not data:
             continue
-        degrees = replace(base, data=data, tensor=tensor, pipeline=pipeline, context=context)
+        degrees = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, sharding=sharding)
         for spread in _spread_experts(workload, degrees, kernels, space):
             problem = next(layout_problems(workload, spread), None)
             if problem is not None:
@@ -192,6 +240,8 @@ def _spread_experts(workload: Workload, layout: Layout, kernels: Kernels, space:
         return
     processes = layout.data * layout.context * layout.tensor
     cuts = {layout.tensor} if kernels.experts_follow_tensor else {1, layout.tensor}
+    if space.expert_tensor is not None:
+        cuts = set(space.expert_tensor)
     for expert in space.expert or divisors(moe.experts, moe.experts):
         for cut in sorted(cuts):
             if processes % (expert * cut) == 0:
@@ -212,17 +262,22 @@ def _ways_to_run(workload: Workload, layout: Layout, kernels: Kernels, space: Sp
             continue
         interleaved = layout.pipeline > 1 and count % layout.pipeline == 0
         parts = divisors(per_stage, LARGEST_CHUNKS) if interleaved else [1]
-        for chunks in parts:
-            if space.chunks is not None and chunks not in space.chunks:
-                continue
+        for schedule, chunks in _schedules(layout, parts, space):
             for recompute in kinds:
-                yield replace(
-                    layout,
-                    micro_batch=size,
-                    chunks=chunks,
-                    schedule="interleaved" if chunks > 1 else "1f1b",
-                    recompute=recompute,
-                )
+                yield replace(layout, micro_batch=size, chunks=chunks, schedule=schedule, recompute=recompute)
+
+
+def _schedules(layout: Layout, parts: Sequence[int], space: Space) -> Iterator[tuple[Schedule, int]]:
+    """The schedules that were asked for, each with the chunks that go with it."""
+    asked = space.schedule or ("1f1b", "interleaved")
+    for chunks in parts:
+        if space.chunks is not None and chunks not in space.chunks:
+            continue
+        kinds: tuple[Schedule, ...] = ("interleaved",) if chunks > 1 else ("1f1b", "gpipe")
+        if layout.pipeline == 1:
+            yield "1f1b", chunks  # there is nothing to schedule
+        else:
+            yield from ((kind, chunks) for kind in kinds if kind in asked)
 
 
 def _too_large(
@@ -271,7 +326,8 @@ def _change(layout: Layout, mended: Layout | None) -> str:
     return ", ".join(changed)
 
 
-_Key = tuple[int, int, int, int, int, int, int, int, str]
+_Way = tuple[int, int, str, bool, str]
+_Key = tuple[int, int, int, int, int, int, int, int, str, bool, str]
 _RECOMPUTE = ("none", "selective", "full")
 
 
@@ -286,6 +342,8 @@ def _key(layout: Layout) -> _Key:
         layout.micro_batch,
         layout.chunks,
         layout.recompute,
+        layout.schedule == "gpipe",
+        layout.sharding,
     )
 
 
@@ -293,28 +351,40 @@ _FACTORS = (2, 3, 5, 7)
 
 
 def _neighbours(key: _Key) -> Iterator[_Key]:
-    """Layouts that differ in one thing: micro-batch, recomputation, chunks, or one degree for another."""
-    data, tensor, pipeline, context, expert, cut, size, chunks, recompute = key
+    """Layouts that differ in one thing: how layers run, how states are shared, or one degree for another."""
+    yield from _other_ways(key)
+    data, tensor, pipeline, context, expert, cut, *way = key
     degrees = (data, tensor, pipeline, context)
-    for kind in _RECOMPUTE:
-        if kind != recompute:
-            yield (*degrees, expert, cut, size, chunks, kind)
-    for other in (size * 2, size // 2):
-        yield (*degrees, expert, cut, other, chunks, recompute)
-    for other in range(1, LARGEST_CHUNKS + 1):
-        if other != chunks:
-            yield (*degrees, expert, cut, size, other, recompute)
+    rest = cast("_Way", tuple(way))
     for factor in _FACTORS:
         if expert % factor == 0:
-            yield (*degrees, expert // factor, cut, size, chunks, recompute)
-        yield (*degrees, expert * factor, cut, size, chunks, recompute)
+            yield (*degrees, expert // factor, cut, *rest)
+        yield (*degrees, expert * factor, cut, *rest)
         for given, taken in _PAIRS:
             if degrees[taken] % factor == 0:
                 moved = list(degrees)
                 moved[taken] //= factor
                 moved[given] *= factor
                 followed = moved[1] if cut == tensor else cut
-                yield (moved[0], moved[1], moved[2], moved[3], expert, followed, size, chunks, recompute)
+                yield (moved[0], moved[1], moved[2], moved[3], expert, followed, *rest)
+
+
+def _other_ways(key: _Key) -> Iterator[_Key]:
+    """The same degrees with another micro-batch, chunks, recomputation, schedule or sharing of states."""
+    degrees = key[:6]
+    size, chunks, recompute, gpipe, sharding = key[6:]
+    for kind in _RECOMPUTE:
+        if kind != recompute:
+            yield (*degrees, size, chunks, kind, gpipe, sharding)
+    for shared in SHARDINGS:
+        if shared != sharding:
+            yield (*degrees, size, chunks, recompute, gpipe, shared)
+    yield (*degrees, size, chunks, recompute, not gpipe, sharding)
+    for other in (size * 2, size // 2):
+        yield (*degrees, other, chunks, recompute, gpipe, sharding)
+    for other in range(1, LARGEST_CHUNKS + 1):
+        if other != chunks:
+            yield (*degrees, size, other, recompute, gpipe, sharding)
 
 
 _PAIRS = tuple((given, taken) for given in range(4) for taken in range(4) if given != taken)
