@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 
 from tsugiki.errors import InputError
 from tsugiki.models.config import preset
 from tsugiki.planner.devices import ACCELERATORS
-from tsugiki.planner.emit import megatron_flags, recipe_lines, recipe_settings, titan_config
+from tsugiki.planner.emit import megatron_flags, recipe_lines, recipe_settings, titan_flags
 from tsugiki.planner.kernels import KERNELS
 from tsugiki.planner.layout import Layout, Workload
 from tsugiki.planner.search import search
@@ -22,8 +20,12 @@ REST = {"model": "base", "data": {"text": 1.0}, "tokens": 10**9}
 
 
 def flags(workload: Workload, layout: Layout) -> dict[str, str]:
+    return parsed(megatron_flags(workload, layout))
+
+
+def parsed(lines: list[str]) -> dict[str, str]:
     """The flags as a program would parse them: name -> value, empty for a switch."""
-    words = " ".join(megatron_flags(workload, layout)).split()
+    words = " ".join(lines).split()
     found, name = {}, ""
     for word in words:
         if word.startswith("--"):
@@ -104,15 +106,18 @@ def test_megatron_flags_of_gpipe_are_refused() -> None:
         megatron_flags(LLAMA, Layout(data=4, pipeline=2, schedule="gpipe"))
 
 
-def test_titan_config_without_a_pipeline_accumulates_up_to_the_global_batch() -> None:
-    found = tomllib.loads(titan_config(LLAMA, Layout(data=16, tensor=4, micro_batch=2, sharding="weights")))
-    assert found["training"] == {"seq_len": 8192, "local_batch_size": 2, "global_batch_size": 1024}
-    assert found["parallelism"]["data_parallel_shard_degree"] == 16
-    assert found["parallelism"]["tensor_parallel_degree"] == 4
-    assert found["activation_checkpoint"] == {"mode": "none"}
+def test_titan_flags_without_a_pipeline_accumulate_up_to_the_global_batch() -> None:
+    lines = titan_flags(LLAMA, Layout(data=16, tensor=4, micro_batch=2, sharding="weights"))
+    found = parsed(lines)
+    assert found["--training.seq_len"] == "8192"
+    assert found["--training.local_batch_size"] == "2"
+    assert found["--training.global_batch_size"] == "1024"
+    assert found["--parallelism.data_parallel_shard_degree"] == "16"
+    assert found["--parallelism.tensor_parallel_degree"] == "4"
+    assert lines[-1] == "activation_checkpoint:none"
 
 
-def test_titan_config_with_a_pipeline_names_its_schedule_and_micro_batch() -> None:
+def test_titan_flags_with_a_pipeline_name_its_schedule_and_micro_batch() -> None:
     layout = Layout(
         data=8,
         pipeline=4,
@@ -122,21 +127,21 @@ def test_titan_config_with_a_pipeline_names_its_schedule_and_micro_batch() -> No
         shard=4,
         sharding="weights",
     )
-    found = tomllib.loads(titan_config(LLAMA, layout))
-    assert found["training"]["local_batch_size"] == 128
-    parallelism = found["parallelism"]
-    assert parallelism["pipeline_parallel_schedule"] == "Interleaved1F1B"
-    assert parallelism["pipeline_parallel_microbatch_size"] == 1
-    assert parallelism["pipeline_parallel_layers_per_stage"] == 4
-    assert parallelism["data_parallel_replicate_degree"] == 2
-    assert found["activation_checkpoint"] == {"mode": "selective", "selective_ac_option": "op"}
+    lines = titan_flags(LLAMA, layout)
+    found = parsed(lines)
+    assert found["--training.local_batch_size"] == "128"
+    assert found["--parallelism.pipeline_parallel_schedule"] == "Interleaved1F1B"
+    assert found["--parallelism.pipeline_parallel_microbatch_size"] == "1"
+    assert found["--parallelism.pipeline_parallel_layers_per_stage"] == "4"
+    assert found["--parallelism.data_parallel_replicate_degree"] == "2"
+    assert lines[-1] == "activation_checkpoint:selective"
 
 
-def test_titan_config_of_a_mixture_in_float8() -> None:
-    workload = Workload(MIXTRAL.model, 4096, 256, "float8")
-    found = tomllib.loads(titan_config(workload, Layout(data=8, expert=4, sharding="weights")))
-    assert found["parallelism"]["expert_parallel_degree"] == 4
-    assert found["model"]["converters"] == ["quantize.linear.float8"]
+def test_titan_flags_of_a_mixture_spread_its_experts_or_cut_them() -> None:
+    found = parsed(titan_flags(MIXTRAL, Layout(data=8, expert=4, sharding="weights")))
+    assert found["--parallelism.expert_parallel_degree"] == "4"
+    with pytest.raises(InputError, match="does not cut experts that it spreads"):
+        titan_flags(MIXTRAL, Layout(data=8, tensor=2, expert=4, expert_tensor=2, sharding="weights"))
 
 
 @pytest.mark.parametrize("workload", [LLAMA, MIXTRAL])

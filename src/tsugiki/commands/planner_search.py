@@ -240,12 +240,12 @@ def _sentence(found: Found, one: Candidate, tokens: float | None) -> str:
 
 
 def _emitted(workload: Workload, layout: Layout, framework: Framework, found: Found) -> list[str]:
-    from tsugiki.planner.emit import megatron_flags, recipe_lines, recipe_settings, titan_config
+    from tsugiki.planner.emit import megatron_flags, recipe_lines, recipe_settings, titan_flags
 
     if framework == "megatron-lm":
         return megatron_flags(workload, layout)
     if framework == "torchtitan":
-        return titan_config(workload, layout).splitlines()
+        return titan_flags(workload, layout)
     if layout.sharding == "optimizer":
         raise InputError(
             "Tsugiki spreads weights over the data processes; this layout was reckoned for Megatron-LM",

@@ -1,4 +1,4 @@
-"""A layout as a framework wants it: flags of Megatron-LM, a torchtitan configuration, lines of a recipe."""
+"""A layout as a framework wants it: flags of Megatron-LM and of torchtitan, lines of a recipe."""
 
 from __future__ import annotations
 
@@ -82,16 +82,25 @@ def _megatron_layout(workload: Workload, layout: Layout) -> Iterator[str]:
         yield "--recompute-granularity selective"
 
 
-def titan_config(workload: Workload, layout: Layout) -> str:
-    """A torchtitan configuration (TOML) of the layout and the batch; the model is named by its user.
+def titan_flags(workload: Workload, layout: Layout) -> list[str]:
+    """Arguments of torchtitan's train.py (0.3, which reads no TOML): the layout and the batch.
 
-    With a pipeline, a local batch is all micro-batches of a step; without, gradients are accumulated up to
-    the global batch.
+    The model comes from its user's --module and --config, and so does float8 (a converter in the
+    configuration). With a pipeline, a local batch is all micro-batches of a step; without, gradients are
+    accumulated up to the global batch. Activation checkpointing is a subcommand, so it comes last.
+
+    Raises InputError for experts that are spread and cut as well: expert parallelism takes the tensor
+    processes too (torchtitan's `ParallelismConfig.expert_parallel_degree`).
     """
     pipelined = layout.pipeline > 1
-    local = layout.micro_batch * (layout.micro_batches(workload) if pipelined else 1)
+    moe = workload.model.moe is not None
+    if moe and layout.expert > 1 and layout.experts_tensor > 1:
+        raise InputError(
+            f"torchtitan does not cut experts that it spreads; here each is cut in {layout.experts_tensor}",
+            hint="give --expert-tensor 1",
+        )
     shard = layout.data if layout.shard is None else layout.shard
-    parallelism: dict[str, Any] = {
+    parallel: dict[str, Any] = {
         "data_parallel_replicate_degree": layout.data // shard,
         "data_parallel_shard_degree": shard,
         "tensor_parallel_degree": layout.tensor,
@@ -99,44 +108,22 @@ def titan_config(workload: Workload, layout: Layout) -> str:
         "context_parallel_degree": layout.context,
     }
     if pipelined:
-        per_stage = workload.model.layers // (layout.pipeline * layout.chunks)
-        parallelism |= {
-            "pipeline_parallel_schedule": TITAN_SCHEDULES[layout.schedule],
-            "pipeline_parallel_microbatch_size": layout.micro_batch,
-            "pipeline_parallel_layers_per_stage": per_stage,
-        }
-    if workload.model.moe is not None:
-        parallelism |= {
-            "expert_parallel_degree": layout.expert,
-            "expert_tensor_parallel_degree": layout.experts_tensor,
-        }
-    selective = {"selective_ac_option": "op"} if layout.recompute == "selective" else {}
-    tables: dict[str, Mapping[str, Any]] = {
-        "training": {
-            "seq_len": workload.sequence_length,
-            "local_batch_size": local,
-            "global_batch_size": workload.batch,
-        },
-        "parallelism": parallelism,
-        "activation_checkpoint": {"mode": layout.recompute, **selective},
-        "compile": {"enable": True, "components": ["model", "loss"]},
-    }
-    if workload.precision == "float8":
-        tables["model"] = {"converters": ["quantize.linear.float8"]}
-    return "\n".join(_table(name, table) for name, table in tables.items())
-
-
-def _table(name: str, values: Mapping[str, Any]) -> str:
-    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+        parallel["pipeline_parallel_schedule"] = TITAN_SCHEDULES[layout.schedule]
+        parallel["pipeline_parallel_microbatch_size"] = layout.micro_batch
+        parallel["pipeline_parallel_layers_per_stage"] = workload.model.layers // (
+            layout.pipeline * layout.chunks
+        )
+    if moe:
+        parallel["expert_parallel_degree"] = layout.expert
+    local = layout.micro_batch * (layout.micro_batches(workload) if pipelined else 1)
+    return [
+        f"--training.seq_len {workload.sequence_length}",
+        f"--training.local_batch_size {local} --training.global_batch_size {workload.batch}",
+        *(f"--parallelism.{name} {value}" for name, value in parallel.items()),
+        *(["--training.disable_cuda_graphs"] if pipelined else []),  # it refuses the two together
+        "--compile.enable",
+        f"activation_checkpoint:{layout.recompute}",
+    ]
 
 
 def recipe_settings(workload: Workload, layout: Layout, hardware: str | None = None) -> dict[str, Any]:
