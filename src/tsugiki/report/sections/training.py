@@ -20,6 +20,31 @@ _SMOOTHED_SHARE = 20
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A spike: steps counted from 1, as people do; what a damaged manifest lacks is None."""
+
+    kind: str
+    seen_at: float | None
+    loss: float | None
+    usual_loss: float | None
+    back_to: float | None
+    steps: float | None
+
+    @classmethod
+    def of(cls, row: Row) -> LeftOut:
+        """From a row of the manifest."""
+        step, first, stop = (facts.number(row, name) for name in ("step", "first", "stop"))
+        return cls(
+            facts.text(row, "kind"),
+            None if step is None else step + 1,
+            facts.number(row, "loss"),
+            facts.number(row, "usual_loss"),
+            facts.number(row, "back_to"),
+            None if stop is None or first is None else stop - first,
+        )
+
+
+@dataclass(frozen=True)
 class TrainingView:
     """One train stage."""
 
@@ -27,7 +52,7 @@ class TrainingView:
     css: str
     sources: tuple[Row, ...]
     parity: tuple[Proof, ...]
-    left_out: tuple[Row, ...]
+    left_out: tuple[LeftOut, ...]
     samples: tuple[Row, ...]
     """The first and the last that were written after each prompt."""
 
@@ -69,7 +94,7 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
                 palette.css(stage.name),
                 tuple(facts.rows(stage.facts, "sources")),
                 tuple(transformers_proof(facts.section(stage.facts, "parity"))),
-                tuple(facts.rows(stage.facts, "left_out")),
+                tuple(map(LeftOut.of, facts.rows(stage.facts, "left_out"))),
                 tuple(_first_and_last(facts.rows(stage.facts, "samples"))),
             )
             for stage in stages
