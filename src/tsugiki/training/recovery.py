@@ -58,7 +58,9 @@ def _keep(run: Run, data: DataSteps, one: LeftOut, out: Workspace) -> None:
     if run.engine.rank == 0:
         data.write()
         tell(one, out.log)
-        out.metrics.append(event="left out", after_step=one.back_to, **asdict(one))
+        row = asdict(one)
+        row["seen_at"] = row.pop("step") + 1  # `step` is that of a step's own row, which has the losses
+        out.metrics.append(event="left out", after_step=one.back_to, **row)
     run.engine.in_all(flag=True)  # on the disk before anybody goes on
 
 
