@@ -24,11 +24,12 @@ from tsugiki.workflow.type_names import type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS, "planner")
+VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS, "planner", "study")
 BELOW = {
     "corpus": ("select", "sweep", "show", "export", "train-classifier"),
     "vocabulary": ("measure",),
     "planner": ("calibrate", "measured", "verify"),
+    "study": ("factors", "scaling", "predict", "law", "mixture"),
     "train": ("checkpoints", "export"),
 }
 NOTE = "<!-- Made by scripts/make_docs.py from the code; edit the code, then `make docs`. -->\n"

@@ -223,7 +223,7 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
     Example: `tsugiki schema train`
 
     Args:
-        kind: corpus, vocabulary, train or evaluate; without it, the kinds are listed.
+        kind: corpus, vocabulary, upcycle, train or evaluate; without it, the kinds are listed.
         json: Print the JSON schema.
     """
     from tsugiki.workflow.kinds import KINDS, stage_module
@@ -242,9 +242,9 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
 
 
 _STAGES = {
-    "evaluate": (
-        "Score models on held-out documents, with intervals and paired tests.",
-        "tsugiki evaluate out/scores --models base --models out/adapted --heldout out/japanese",
+    "upcycle": (
+        "Turn a dense model into a mixture of experts (Drop-Upcycling and its baselines), with proof.",
+        "tsugiki upcycle out/sparse --model out/adapted --num-experts 8 --ratio 0.5",
     ),
 }
 _ALONE = """Inputs are directories that other stages made, or plain files; values are written as in a recipe.
@@ -287,6 +287,38 @@ Example: `tsugiki train out/adapted --model out/extended --data '{{out/japanese:
 
 Example: `tsugiki train recipes/swallow-llama2-7b.yaml --stage adapted --dry-run`"""
 app.command("tsugiki.commands.train:app", name="train", help=_TRAIN, sort_key=11)
+_EVALUATE = f"""Score models on held-out documents and on benchmarks, with intervals and paired tests.
+
+`tsugiki evaluate OUT --models ... --tasks ...` scores models; `tsugiki evaluate tasks` lists the benchmarks,
+with their licences and the known faults of published numbers; `tsugiki evaluate fetch` downloads their files.
+
+{_ALONE}
+
+Example: `tsugiki evaluate out/scores --models base --models out/adapted --heldout out/japanese`
+
+Example: `tsugiki evaluate out/scores --models base --tasks gsm8k --tasks jemhopqa --data sample`"""
+app.command("tsugiki.commands.evaluate:app", name="evaluate", help=_EVALUATE, sort_key=13)
+_CONTAMINATION = """Find benchmark items in training documents, and what scores are without them.
+
+`tsugiki contamination DOCUMENTS --tasks ... --data FOLDER` streams documents (a corpus stage's directory,
+.jsonl, .parquet or .txt files) past an index of the items' character n-grams, so it works without spaces
+between words. With `--scores` it compares a finished evaluation with and without the items that were found.
+
+Example: `tsugiki contamination out/japanese --tasks jcommonsenseqa niilc --data benchmarks`"""
+app.command(
+    "tsugiki.commands.contamination:contamination", name="contamination", help=_CONTAMINATION, sort_key=16
+)
+_COMPARE = """Compare models item by item: intervals, paired tests and verdicts in words.
+
+Takes evaluate stages, tables of items and logs of lm-evaluation-harness; aligns the items, and says what could
+not be aligned. Methods are chosen for the data and named: Wilson, CLT or bootstrap, by clusters where items
+share a passage; exact McNemar, paired t or paired bootstrap; Holm or Benjamini-Hochberg over the tasks. Where no
+difference is seen, it says which one would have been, and how many questions the one that matters needs.
+
+Example: `tsugiki compare runs/demo-ja/scores`
+
+Example: `tsugiki compare old=a/scores new=b/scores --correction bh --html compared.html`"""
+app.command("tsugiki.commands.compare:compare", name="compare", help=_COMPARE, sort_key=13)
 _PLANNER = """Find the parallel layout of a model on so many GPUs: memory, speed, cost, before one is rented.
 
 Every legal layout is judged: `safe` (tensors count to at most 80 % of the memory), `probe` (80 to 90 %: try a
@@ -302,6 +334,21 @@ A device of your own: a TOML file, `--devices FILE`, with `[ours]` and `like = "
 
 Example: `tsugiki planner llama-3.1-8b --gpus 16 --device h100-80gb --sequence 8192 --batch 1024`"""
 app.command("tsugiki.commands.planner:app", name="planner", help=_PLANNER, sort_key=14)
+_STUDY = """Study a table of models x benchmarks: what is measured in common, and what compute buys.
+
+`tsugiki study TABLE` checks the scores (zeros, chance, bounds, stale averages, outliers), finds the principal
+components with a bootstrap and parallel analysis, correlates benchmarks, and with `--budgets` sets factors and
+benchmarks against the compute of each language (6ND) with errors by model family.
+
+    tsugiki study --example --html study.html
+    tsugiki study scores.csv --budgets budgets.csv --rotation promax
+    tsugiki study runs/demo-ja/scores more-scores.parquet --percent --drop Elo
+    tsugiki study mixture runs.csv --target bpb_ja --other bpb_en --parameters 7B --tokens 100B --allow 0.02
+
+A table has a row a model and a column a benchmark, scores in [0, 1]; an empty cell is a missing score.
+
+Example: `tsugiki study --example`"""
+app.command("tsugiki.commands.study:app", name="study", help=_STUDY, sort_key=15)
 for _number, (_verb, (_short, _example)) in enumerate(_STAGES.items()):
     app.command(
         f"tsugiki.stage_commands:{_verb}",

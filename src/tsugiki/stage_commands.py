@@ -1,4 +1,4 @@
-"""`tsugiki corpus|vocabulary|train|evaluate`: each stage alone, on plain files, without a recipe.
+"""`tsugiki corpus|vocabulary|upcycle|train|evaluate`: each stage alone, on plain files, without a recipe.
 
 The options are the fields of the stage's Config. They are read from stage_options.json, which `make docs`
 writes from the Configs and `make check` compares with them: so they can't drift apart, and `--help` answers
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tsugiki.artifacts.contract import StageConfig
     from tsugiki.workflow.recipe import Recipe
 
-_KINDS = ("corpus", "vocabulary", "train", "evaluate")  # as in workflow.kinds, which is too heavy for --help
+# as in workflow.kinds, which is too heavy for --help
+_KINDS = ("corpus", "vocabulary", "upcycle", "train", "evaluate")
 OPTIONS = Path(__file__).with_name("stage_options.json")
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD

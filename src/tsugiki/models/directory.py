@@ -56,7 +56,7 @@ def load_decoder(directory: Path, *, dtype: torch.dtype = torch.float32) -> Deco
     Raises InputError that lists every missing, unknown or misshaped tensor; nothing is left at random values.
     """
     config = read_config(directory)
-    stored = _stored_tensors(config, directory)  # before memory is asked for
+    stored = stored_tensors(config, directory)  # before memory is asked for
     with torch.device("meta"):
         decoder = Decoder(config).to(dtype)
     decoder.to_empty(device="cpu")
@@ -72,11 +72,14 @@ def load_weights(decoder: Decoder, directory: Path) -> None:
     only, and waits for no other. Tensors of layers that the decoder lacks are passed over. Raises InputError
     as `load_decoder`, before anything is read.
     """
-    _fill(decoder, _stored_tensors(decoder.config, directory))
+    _fill(decoder, stored_tensors(decoder.config, directory))
 
 
-def _stored_tensors(config: DecoderConfig, directory: Path) -> dict[str, TensorEntry]:
-    """Where the weights of a model lie, after checking that the directory holds just those."""
+def stored_tensors(config: DecoderConfig, directory: Path) -> dict[str, TensorEntry]:
+    """Where the weights of a model lie, by their names in the files.
+
+    Raises InputError that lists every missing, unknown or misshaped tensor.
+    """
     stored = {
         name: entry for name, entry in read_headers(directory).items() if not name.endswith(_STALE_BUFFER)
     }

@@ -26,12 +26,16 @@ _LARGEST_HEADER_BYTES = 100_000_000  # the limit in the safetensors format's own
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor lies and what it is; dtype is safetensors' name (F32, BF16, ...)."""
+    """Where a tensor lies and what it is; dtype is safetensors' name (F32, BF16, ...).
+
+    bytes: how many it has; begins: where in the file the first of them lies.
+    """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    begins: int
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -89,7 +93,8 @@ def read_file_header(file: Path) -> dict[str, TensorEntry]:
         if not 0 < length <= min(size_bytes - _HEADER_LENGTH_BYTES, _LARGEST_HEADER_BYTES):
             raise broken
         try:
-            entries, data_bytes = _entries(file, json.loads(stream.read(length)))
+            begins = _HEADER_LENGTH_BYTES + length
+            entries, data_bytes = _entries(file, json.loads(stream.read(length)), begins)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise broken from error
     if _HEADER_LENGTH_BYTES + length + data_bytes != size_bytes:
@@ -97,14 +102,14 @@ def read_file_header(file: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def _entries(file: Path, header: Any) -> tuple[dict[str, TensorEntry], int]:
-    """What a header says, and how many bytes follow it; raises what a damaged one leads to."""
+def _entries(file: Path, header: Any, begins: int) -> tuple[dict[str, TensorEntry], int]:
+    """What a header says, and how many bytes follow it, from `begins` on; raises what a damaged one leads to."""
     entries, data_bytes = {}, 0
     for name, fields in header.items():
         if name != "__metadata__":
             start, end = (int(offset) for offset in fields["data_offsets"])
             shape = tuple(int(size) for size in fields["shape"])
-            entries[name] = TensorEntry(file, str(fields["dtype"]), shape, end - start)
+            entries[name] = TensorEntry(file, str(fields["dtype"]), shape, end - start, begins + start)
             data_bytes = max(data_bytes, end)
     return entries, data_bytes
 

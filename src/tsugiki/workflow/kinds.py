@@ -18,6 +18,7 @@ from tsugiki.artifacts.contract import (
 KINDS = {
     "corpus": "tsugiki.corpus.stage",
     "vocabulary": "tsugiki.vocabulary.stage",
+    "upcycle": "tsugiki.upcycling.stage",
     "train": "tsugiki.training.stage",
     "evaluate": "tsugiki.evaluation.stage",
 }

@@ -42,6 +42,7 @@ CAPS: Mapping[str, Mapping[str, float]] = {
 DROPPED: Mapping[str, frozenset[str]] = {
     "corpus": frozenset({"workers", "expected"}),
     "vocabulary": frozenset({"minimum_count", "multiple_of", "distillation", "initialise"}),
+    "upcycle": frozenset({"workers"}),
     "train": frozenset(
         {
             "parallel",

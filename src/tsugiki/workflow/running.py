@@ -106,12 +106,24 @@ def run_alone(recipe: Recipe, directory: Path, options: RunOptions, display: Dis
     """
     graph = build_graph(recipe)
     (name,) = graph.order
+    _check_not_a_source(graph, name, directory)
     place = directory.parent
     with locked(place, name=f".{name}.lock") as lock:
         plan = make_plan(graph, place)
         _check(plan, {name})
         plan = _settle_drift(plan, {name}, options, alone=True)
         _run_or_reuse(plan, name, display, lock)
+
+
+def _check_not_a_source(graph: Graph, name: str, directory: Path) -> None:
+    """Refuse to write over what is read: with `--rebuild` it would be gone before it is read."""
+    for source in graph.sources[name]:
+        for path in [] if source.remote else source.paths:
+            if directory in {path.resolve(), *path.resolve().parents}:
+                raise InputError(
+                    f"{directory} is, or holds, what is read: {path}",
+                    hint="name another directory for the result",
+                )
 
 
 def _wanted(graph: Graph, options: RunOptions) -> set[str]:
