@@ -23,10 +23,15 @@ from tsugiki.training.engine import Alone
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.parallel.mesh import close_world, open_world
 from tsugiki.training.parallel.together import Together
-from tsugiki.training.routers import routers_of
+from tsugiki.training.routers import Balancing, routers_of
 from tsugiki.training.settings import Parallel
+from tsugiki.training.telemetry import Routed
+from tsugiki.training.validation import ValidationSet
 from dataclasses import replace
+from types import SimpleNamespace
 import logging
+
+import torch.distributed as dist
 
 work, job = Path(sys.argv[1]), json.loads(sys.argv[2])
 ROWS, LENGTH, STEPS = 8, 32, job["steps"]
@@ -34,7 +39,8 @@ torch.set_num_threads(1)
 shape = replace(preset(job["preset"]), vocabulary_size=128, hidden_size=32, head_dim=8, **job["shape"])
 if shape.family == "qwen3_moe":
     shape = replace(shape, moe=replace(shape.moe, experts=4, dense_layers=(0,)))
-weights = {"z_loss": 1e-3, "balance": 0.05, "router_z": 0.01}
+Z_LOSS = 1e-3
+balancing = Balancing(0.05, 0.01, job.get("convention", "sequence"), job.get("bias", 0.0))
 
 
 def batches():
@@ -64,22 +70,43 @@ def started(engine, decoders):
 
 def alone():
     decoder = Decoder(shape)
-    routers = routers_of(decoder, balance=weights["balance"], z=weights["router_z"])
-    compute = Compute(torch.device("cpu"), z_loss=weights["z_loss"], routers=routers)
-    return started(Alone(decoder, None, compute, 2), [decoder])
+    routers = routers_of(decoder, balancing)
+    compute = Compute(torch.device("cpu"), z_loss=Z_LOSS, routers=routers)
+    return started(Alone(decoder, None, compute, job.get("rows", 2)), [decoder])
 
 
-def together(layout, recompute="none", precision="float32"):
+def together(layout, recompute="none", precision="float32", rows=None):
     world = open_world(Parallel.model_validate(layout), torch.device("cpu"), timedelta(seconds=60))
     engine = Together(
-        shape, world, sequence_length=LENGTH, rows_at_once=2 if layout.get("data", 1) < 4 else 1,
-        precision=precision, document_masking=True, z_loss=weights["z_loss"],
-        balance_loss=weights["balance"], router_z_loss=weights["router_z"], recompute=recompute,
+        shape, world, sequence_length=LENGTH, rows_at_once=rows or (2 if layout.get("data", 1) < 4 else 1),
+        precision=precision, document_masking=True, z_loss=Z_LOSS,
+        balancing=balancing, recompute=recompute,
     )
     return started(engine, engine.decoders)
 
 
-def rows_of(engine, some):
+def routed_of(engine):
+    counters = SimpleNamespace(expert_tokens=[], router_biases=[], routing={})
+    alone = engine.ranks == 1
+    routed = Routed([engine.compute.routers] if alone else engine.routers, None if alone else dist.all_reduce)
+    routed.start(counters)
+    return routed, counters
+
+
+def with_biases(engine, some):
+    '''Training whose biases move; then how held-out rows are routed, and measured, with and without them.'''
+    routed, counters = routed_of(engine)
+    found = rows_of(engine, some, lambda: routed.after_step(counters))
+    held_out = ValidationSet("held-out", next(batches()), 1000)
+    bits = engine.measure(held_out)
+    seen = routed.watched()
+    without = routed.without_biases(lambda: engine.measure(held_out), counters)
+    assert engine.measure(held_out) == bits != without
+    row = {"bits": bits, "without": without, "moved": seen.moved_share, "biases": counters.router_biases}
+    return [found, row, counters.expert_tokens, seen.as_row()]
+
+
+def rows_of(engine, some, after=lambda: None):
     found = []
     for batch in some:
         counted = int((batch.targets_BT >= 0).sum())
@@ -87,6 +114,7 @@ def rows_of(engine, some):
         first = share * (engine.world.data_rank if engine.ranks > 1 else 0)
         result = engine.train(batch.rows(first, first + share), 1.0, counted)
         found.append({"loss": result.loss, "norm": result.gradient_norm, **result.figures})
+        after()
     return found
 
 
@@ -115,10 +143,11 @@ def handed_over(layouts):
 
 
 def child(rank):
-    results = {"alone": rows_of(alone(), batches())} if rank == 0 else {}
+    train = with_biases if job.get("bias") else rows_of
+    results = {"alone": train(alone(), batches())} if rank == 0 else {}
     os.environ.update(RANK=str(rank), WORLD_SIZE="4", MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["PORT"])
     for name, given in job["layouts"].items():
-        results[name] = rows_of(together(**given), batches())
+        results[name] = train(together(**given), batches())
     if job.get("chain"):
         results["chain"] = handed_over(job["chain"])
     close_world()
@@ -163,6 +192,41 @@ def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_
     assert expected[-1]["loss"] < expected[0]["loss"]
     assert {"balance_loss", "router_z_loss", "expert_load", "expert_load_max"} <= expected[0].keys()
     assert results.keys() == layouts.keys()
+    for found in results.values():
+        assert_same(found, expected)
+
+
+def test_biases_and_telemetry_are_those_of_one_process_in_every_layout(tmp_path, in_processes):
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=12, bias=0.02,
+        layouts=MIXTRAL_LAYOUTS | {"interleaved": {"layout": {"pipeline": 2, "data": 2}}},
+    )  # fmt: skip
+    rows, row, tokens, seen = results.pop("alone")
+    assert row["moved"] > 0.01
+    assert max(abs(bias) for layer in row["biases"] for bias in layer) > 0.03
+    for name, (found, other, other_tokens, other_seen) in results.items():
+        assert_same(found, rows)
+        assert other["biases"] == row["biases"], name  # of counts, so to the bit
+        assert other_tokens == tokens
+        entropies = other_seen.pop("router_entropy")
+        assert entropies == pytest.approx(seen["router_entropy"], abs=3e-6)
+        assert other_seen == {key: value for key, value in seen.items() if key != "router_entropy"}
+        assert (other["bits"], other["without"]) == pytest.approx((row["bits"], row["without"]), rel=1e-5)
+
+
+def test_the_balance_over_the_whole_batch_is_that_of_one_process_where_a_step_is_one_micro_batch(
+    tmp_path, in_processes
+):
+    layouts = {
+        "data": {"layout": {"data": 4}, "rows": 2},
+        "data-tensor": {"layout": {"data": 2, "tensor": 2}, "rows": 4},
+        "data-context": {"layout": {"data": 2, "context": 2}, "rows": 4},
+    }
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=6, rows=8,
+        layouts=layouts, convention="megatron-global",
+    )  # fmt: skip
+    expected = results.pop("alone")
     for found in results.values():
         assert_same(found, expected)
 

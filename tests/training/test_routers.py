@@ -10,8 +10,8 @@ from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.moe import Routing, load_balancing_loss, router_z_loss
 from tsugiki.training.compute import Compute
 from tsugiki.training.counts import count
-from tsugiki.training.preparation import balance_weight
-from tsugiki.training.routers import Routers, attach, routers_of
+from tsugiki.training.preparation import balancing_of
+from tsugiki.training.routers import Balancing, Routers, attach, routers_of
 from tsugiki.training.stage import Config
 
 SHAPE = preset("mixtral-nano")
@@ -41,8 +41,8 @@ def rows_of(routings, start, stop):
     return [Routing(*(each[part] for each in routing)) for routing in routings]
 
 
-def routers(balance=0.5, z=0.25):
-    return Routers(SHAPE, range(SHAPE.layers), balance=balance, z=z)
+def routers(balance=0.5, z=0.25, convention="sequence"):
+    return Routers(SHAPE, range(SHAPE.layers), Balancing(balance, z, convention))
 
 
 def test_the_objective_is_each_sequences_balance_and_the_z_loss_weighed_by_counted_tokens(
@@ -110,21 +110,21 @@ def test_one_process_adds_the_routers_to_the_objective_and_not_to_the_cross_entr
     batch = Batch(ids[:, :-1], ids[:, 1:], np.zeros((ROWS, LENGTH), np.int32), np.zeros(ROWS, np.int64))
     plain, with_routers = (
         Compute(torch.device("cpu"), routers=each).loss(decoder, batch)
-        for each in (None, routers_of(decoder, balance=1.0, z=0.0))
+        for each in (None, routers_of(decoder, Balancing(1.0)))
     )
     assert torch.equal(plain.cross_entropy, with_routers.cross_entropy)
     assert float((with_routers.objective - plain.objective).detach()) / (ROWS * LENGTH) == pytest.approx(
         2.0, rel=0.1
     )
-    assert routers_of(Decoder(preset("llama-nano")), balance=1.0, z=1.0) is None
+    assert routers_of(Decoder(preset("llama-nano")), Balancing(1.0, 1.0)) is None
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 0.02), (0.0, 0.0), (0.3, 0.3)])
 def test_the_weight_of_the_balance_is_the_models_own_unless_given(asked, expected):
     settings = {"model": "base", "data": {"d": 1.0}, "tokens": "1M", "balance_loss": asked}
     config = Config.model_validate(settings)
-    assert balance_weight(config, preset("mixtral-8x7b")) == expected
-    assert balance_weight(config, preset("llama-nano")) == (asked or 0.0)
+    assert balancing_of(config, preset("mixtral-8x7b")).balance == expected
+    assert balancing_of(config, preset("llama-nano")).balance == (asked or 0.0)
 
 
 def test_counts_are_by_source_and_leave_out_what_does_not_count():

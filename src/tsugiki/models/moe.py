@@ -27,7 +27,8 @@ class Routing(NamedTuple):
     """What a router decided.
 
     logits_SE: before the softmax, for the losses (float32). weights_SK: what the chosen experts' outputs are
-    multiplied by (float32). experts_SK: their numbers, the largest weight first.
+    multiplied by (float32). experts_SK: their numbers, the largest weight first (with a bias: the largest sum
+    of probability and bias first).
     """
 
     logits_SE: Tensor
@@ -48,12 +49,21 @@ class Router(Linear):
         super().__init__(width, moe.experts)
         self.chosen = moe.experts_per_token
         self.normalise = moe.normalise
+        self.selection_bias_E: Tensor | None = None
+        """Added to the probabilities where experts are chosen, and not where their outputs are weighed: how
+        `training.balance` evens the load out without a loss. No family's files hold it."""
 
     def forward(self, x_SD: Tensor) -> Routing:  # type: ignore[override]
         """The experts of each token."""
         with torch.autocast(x_SD.device.type, enabled=False):
             logits_SE = F.linear(x_SD.float(), computing_part(self.weight).float())
-            weights_SK, experts_SK = logits_SE.softmax(dim=-1).topk(self.chosen, dim=-1)
+            probabilities_SE = logits_SE.softmax(dim=-1)
+            if self.selection_bias_E is None:
+                weights_SK, experts_SK = probabilities_SE.topk(self.chosen, dim=-1)
+            else:
+                raised_SE = probabilities_SE.detach() + self.selection_bias_E
+                experts_SK = raised_SE.topk(self.chosen, dim=-1).indices
+                weights_SK = probabilities_SE.gather(1, experts_SK)
             if self.normalise:
                 weights_SK = weights_SK / weights_SK.sum(dim=-1, keepdim=True)
         return Routing(logits_SE, weights_SK, experts_SK)

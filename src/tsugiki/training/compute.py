@@ -53,9 +53,12 @@ class Compute:
                 z_loss=self.z_loss,
                 scale=scale,
             )
-        if self.routers is None or not routings or not torch.is_grad_enabled():
+        if self.routers is None or not routings:
             return sums
         counted_BT = targets_BT != IGNORED
+        if not torch.is_grad_enabled():
+            self.routers.watch(routings, counted_BT)
+            return sums
         objective = self.routers.objective(routings, counted_BT, counted_BT.sum(dim=1))
         return sums._replace(objective=sums.objective + objective * scale)
 

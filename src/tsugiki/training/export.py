@@ -38,6 +38,7 @@ from tsugiki.training.checkpoint_files import (
     read_checkpoint,
     step_of,
 )
+from tsugiki.training.telemetry import write_biases
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference between our logits and those of transformers, both in float32."""
@@ -95,7 +96,8 @@ def export_checkpoint(
     """Write the model of a checkpoint into the new directory `out`, and prove it against transformers.
 
     Every byte that is read is compared with its SHA-256 first. `out` appears when it is whole. check: hold
-    the logits of both in float32 on drawn tokens against each other (the model is in memory then).
+    the logits of both in float32 on drawn tokens against each other (the model is in memory then). Biases of
+    routers, which the model's files have no place for, are written beside them (`telemetry.BIAS_FILE`).
     Raises InputError for a broken checkpoint or an `out` that exists, StageError where the logits differ.
     """
     if out.exists():
@@ -105,6 +107,9 @@ def export_checkpoint(
     parity = None
     with atomic_directory(out) as partial:
         write_model(checkpoint, shape, tokenizer, partial, dtype=dtype, shard_bytes=shard_bytes)
+        if checkpoint.counters.get("router_biases"):
+            sparse = [layer for layer in range(shape.layers) if shape.is_sparse(layer)]
+            write_biases(partial, sparse, checkpoint.counters["router_biases"])
         if check:
             parity = check_parity(partial, _drawn_ids(tokenizer), PARITY_TOLERANCE)
     return parity

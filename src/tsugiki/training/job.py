@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +32,7 @@ from tsugiki.training.planning import micro_batch_rows
 from tsugiki.training.precision.products import use_float8
 from tsugiki.training.preparation import (
     Plan,
-    balance_weight,
+    balancing_of,
     check_layout,
     directory_of,
     first_new_row,
@@ -48,10 +49,11 @@ from tsugiki.training.results import (
     save,
     save_checkpointed,
 )
-from tsugiki.training.routers import routers_of
+from tsugiki.training.routers import Routers, routers_of
 from tsugiki.training.samples import Prompts
 from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
+from tsugiki.training.telemetry import Routed, read_biases, write_biases
 
 if TYPE_CHECKING:
     from tsugiki.models.config import DecoderConfig
@@ -89,6 +91,9 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         data = DataSteps.read(config.spikes, out.work)
         check_training(config, plan.mixture, counters, data)
         parity = finish()
+        if counters.router_biases:
+            write_biases(out.root, counters.routing["layers"], counters.router_biases)
+            out.log.warning("the files hold no router biases: see router_bias in the manifest")
         retention_of(config).close(out.work)
     return outcome_of(
         plan,
@@ -109,12 +114,14 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Input
         bfloat16=config.precision != "float32",
         document_masking=config.document_masking,
         z_loss=config.z_loss,
-        routers=routers_of(decoder, balance=balance_weight(config, decoder.config), z=config.router_z_loss),
+        routers=routers_of(decoder, balancing_of(config, decoder.config)),
     )
     optimizer = optimizer_of(config, decoder.named_parameters())
     float8 = use_float8(config, decoder.config, [decoder], device)
     engine = Alone(decoder, optimizer, compute, micro_batch_rows(config), float8)
-    return _run(plan, engine, decoder.config, device, inputs)
+    found = [] if compute.routers is None else [compute.routers]
+    routed = _routed(plan, inputs, decoder.config, found)
+    return replace(_run(plan, engine, decoder.config, device, inputs), routed=routed)
 
 
 def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device, inputs: Inputs) -> Run:
@@ -135,6 +142,22 @@ def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device,
         first_new_row=first_new_row(config, inputs),
         prompts=Prompts(config.prompts, config.prompt_tokens, plan.tokenizer) if config.prompts else None,
     )
+
+
+def _routed(
+    plan: Plan,
+    inputs: Inputs,
+    shape: DecoderConfig,
+    routers: list[Routers],
+    add_up: Callable[[torch.Tensor], Any] | None = None,
+) -> Routed | None:
+    """The routers with the biases that they start from: those beside the model, if there are any."""
+    if not routers:
+        return None
+    name, first = plan.config.model, None
+    if isinstance(name, str) and plan.config.balance_bias:
+        first = read_biases(directory_of(name, inputs), shape)
+    return Routed(routers, add_up, first)
 
 
 def optimizer_of(config: Config, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> torch.optim.AdamW:
@@ -188,7 +211,8 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
         else:
             initialise(part, config.seed)
     engine.optimizer = optimizer_of(config, engine.parameters.items())
-    return _run(plan, engine, shape, world.device, inputs)
+    routed = _routed(plan, inputs, shape, engine.routers, torch.distributed.all_reduce)
+    return replace(_run(plan, engine, shape, world.device, inputs), routed=routed)
 
 
 def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:
@@ -204,7 +228,6 @@ def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:
         float8=lambda parts: use_float8(config, shape, parts, world.device),
         document_masking=config.document_masking,
         z_loss=config.z_loss,
-        balance_loss=balance_weight(config, shape),
-        router_z_loss=config.router_z_loss,
+        balancing=balancing_of(config, shape),
         recompute=config.recompute,
     )

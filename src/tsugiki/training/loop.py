@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean, median
 from typing import Any
 
@@ -29,6 +30,7 @@ from tsugiki.training.recovery import recover
 from tsugiki.training.samples import Prompts
 from tsugiki.training.spikes import DataSteps, Kind, judge
 from tsugiki.training.stage import Config
+from tsugiki.training.telemetry import Routed
 from tsugiki.training.trackers import following
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
@@ -62,6 +64,12 @@ class Counters:
     """Recent losses that were not high, for `spikes.judge`; high, not_finite: steps in a row that were."""
     high: int = 0
     not_finite: int = 0
+    router_biases: list[list[float]] = field(default_factory=list)
+    """Of a mixture of experts that is balanced by biases, by sparse layer."""
+    expert_tokens: list[list[int]] = field(default_factory=list)
+    """Training tokens of each expert by sparse layer, since the last point of validation."""
+    routing: dict[str, Any] = field(default_factory=dict)
+    """How text was routed at the last point of validation (`telemetry`)."""
 
     @property
     def final_loss(self) -> float:
@@ -81,6 +89,8 @@ class Run:
     identity: str
     meter: Meter | None = None
     prompts: Prompts | None = None
+    routed: Routed | None = None
+    """The routers of a mixture of experts."""
     first_new_row: int | None = None
     """Where the rows of new tokens begin, if the first `config.new_rows_first` steps are theirs."""
 
@@ -102,6 +112,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     step, counters = _resume(run, out, data)
     speeds: list[float] = []
     checkpoints = Checkpoints(run.engine, out.work, run.identity, run.config)
+    _start_routers(run, counters)
     with _termination() as terminated, _trackers(run, out):
         if step == 0:
             _validate(run, counters, 0, out)
@@ -114,6 +125,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
                 )
                 if place is not None:
                     step, counters = place
+                    _start_routers(run, counters)
                     continue
             step += 1
             if step in run.validation_steps:
@@ -131,6 +143,11 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     if speeds:
         counters.tokens_per_second = median(speeds)
     return counters
+
+
+def _start_routers(run: Run, counters: Counters) -> None:
+    if run.routed is not None:
+        run.routed.start(counters)
 
 
 def _take_step(
@@ -234,6 +251,8 @@ def _record(
     counters.bytes_of_source = (counters.bytes_of_source + counts.text_bytes).tolist()
     _record_float8(run, counters, result, step, out)
     counters.precision = run.engine.precision
+    if run.routed is not None:
+        run.routed.after_step(counters)
     counters.first_loss = result.loss if counters.first_loss is None else counters.first_loss
     counters.recent_losses = [*counters.recent_losses, result.loss][-RECENT_STEPS:]
 
@@ -253,21 +272,26 @@ def _record_float8(run: Run, counters: Counters, result: StepResult, step: int, 
 
 
 def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
+    watched = []
     for held_out in run.validation:
         value = run.engine.measure(held_out)
         tokens = sum(counters.tokens_of_source)
-        counters.validation.append(
-            {"dataset": held_out.name, "step": step, "tokens": tokens, "bits_per_byte": value}
-        )
+        figures: dict[str, Any] = {"tokens": tokens, "bits_per_byte": value}
+        if run.routed is not None:
+            watched.append((held_out, run.routed.watched()))
+            if run.routed.balances_by_bias and step == run.mixture.steps:
+                measure = partial(run.engine.measure, held_out)
+                figures["bits_per_byte_without_bias"] = run.routed.without_biases(measure, counters)
+        counters.validation.append({"dataset": held_out.name, "step": step, **figures})
         # `after_step`, so that rows with a `step` are the steps themselves.
-        out.metrics.append(
-            event="validation", dataset=held_out.name, after_step=step, tokens=tokens, bits_per_byte=value
-        )
+        out.metrics.append(event="validation", dataset=held_out.name, after_step=step, **figures)
         first = next(row for row in counters.validation if row["dataset"] == held_out.name)["bits_per_byte"]
         out.log.info(
             "step %d: %s %.4f bits per byte (%+.4f since the start)",
             *(step, held_out.name, value, value - first),
         )
+    if run.routed is not None:
+        run.routed.record(counters, step, watched, out)
     for sample in run.prompts.samples(run.engine) if run.prompts is not None else ():
         counters.samples.append({"step": step, **sample})
         out.metrics.append(event="sample", after_step=step, **sample)

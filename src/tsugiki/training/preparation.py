@@ -28,12 +28,14 @@ from tsugiki.models.directory import (
     write_tokenizer,
 )
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
+from tsugiki.training.balance import convert_coefficient
 from tsugiki.training.outside import place_of
 from tsugiki.training.planning import layout_problems, shape_from, steps_for, tokens_for
 from tsugiki.training.precision.products import emulates
 from tsugiki.training.precision.recipes import is_float8
+from tsugiki.training.routers import Balancing
 from tsugiki.training.stage import CODE_VERSION, Config
-from tsugiki.training.validation import ValidationSet, sample_texts, validation_set
+from tsugiki.training.validation import ValidationSet, language_of, sample_texts, validation_set
 
 if TYPE_CHECKING:
     from tsugiki.training.settings import FromPreset
@@ -144,11 +146,23 @@ def facts_of_model(config: Config, inputs: Inputs) -> dict[str, Any]:
     return dict(read_manifest(paths[0]).facts) if paths and is_finished(paths[0]) else {}
 
 
-def balance_weight(config: Config, shape: DecoderConfig) -> float:
-    """The weight of the load-balancing loss: the recipe's, or that which the model was published with."""
-    if config.balance_loss is not None or shape.moe is None:
-        return config.balance_loss or 0.0
-    return shape.moe.balance_coefficient
+def balancing_of(config: Config, shape: DecoderConfig) -> Balancing:
+    """How the load of experts is kept even.
+
+    The weight of the loss is the recipe's, or that which the model was published with (Hugging Face's
+    `router_aux_loss_coef`, converted to the recipe's convention); none where biases do it.
+    """
+    weight = config.balance_loss
+    if weight is None and shape.moe is not None and not config.balance_bias:
+        sparse = sum(shape.is_sparse(layer) for layer in range(shape.layers))
+        weight = convert_coefficient(
+            shape.moe.balance_coefficient,
+            "hugging-face",
+            config.balance_convention,
+            experts_per_token=shape.moe.experts_per_token,
+            layers=max(1, sparse),
+        )
+    return Balancing(weight or 0.0, config.router_z_loss, config.balance_convention, config.balance_bias)
 
 
 def check_layout(config: Config, shape: DecoderConfig, device: torch.device) -> None:
@@ -237,6 +251,7 @@ def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -
             sample_texts(inputs.path(name), config.validation_bytes),
             tokenizer,
             config.sequence_length,
+            language_of(inputs.path(name)),
         )
         for name in config.validation
     ]

@@ -39,6 +39,7 @@ from tsugiki.training.precision.recipes import is_float8, selection
 from tsugiki.training.preparation import Plan, directory_of, facts_of_model
 from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
+from tsugiki.training.telemetry import bias_facts
 
 FALLING_STEPS = 10
 """From so many steps on, a model trained from scratch must end with a lower loss than its first."""
@@ -161,6 +162,10 @@ def outcome_of(
         "precision_at_end": counters.precision,
         **execution,
     }
+    if counters.routing:
+        facts["routing"] = counters.routing
+    if counters.router_biases:
+        facts["router_bias"] = bias_facts(counters, plan.config.balance_bias)
     if is_float8(plan.config.precision):
         chosen = selection(plan.config, shape)
         facts["float8"] = {

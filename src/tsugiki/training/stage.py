@@ -27,6 +27,7 @@ from tsugiki.dataset.settings import (
     phases_of,
     source_names,
 )
+from tsugiki.training.balance import CONVENTIONS, ConventionName
 from tsugiki.training.precision.recipes import Precision, our_name
 from tsugiki.training.settings import FromPreset, HighLayers, Parallel, SpikeRule, TokenizerTraining
 
@@ -120,7 +121,23 @@ class Config(StageConfig):
         default=None,
         ge=0,
         description="Weight of the load-balancing loss of a mixture of experts (Switch Transformer, arXiv "
-        "2101.03961), measured over each sequence; by default the model's own router_aux_loss_coef.",
+        "2101.03961) by balance_convention; by default the model's own router_aux_loss_coef, converted; 0 "
+        "with balance_bias.",
+    )
+    balance_convention: ConventionName = Field(
+        default="sequence",
+        description="What the load-balancing loss is taken over. A mean over layers, experts_per_token where "
+        "the load is even: sequence, layer (a micro-batch), hugging-face (a micro-batch, layers thrown "
+        "together). Summed over layers, 1 for each where it is even: megatron (a micro-batch), "
+        "megatron-sequence, megatron-global (the batch).",
+    )
+    balance_bias: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Rate of balancing without a loss: after each step an expert below the mean load gets so "
+        "much more bias when experts are chosen, one above it less (arXiv 2408.15664); DeepSeek-V3: 1e-3. "
+        "Hugging Face's files have no place for biases: they go into router_bias.json.",
     )
     router_z_loss: float = Field(
         default=0.0,
@@ -275,6 +292,15 @@ class Config(StageConfig):
                 )
         if self.end_learning_rate > self.learning_rate:
             raise ValueError("min_learning_rate is above learning_rate")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_are_thrown_together_on_one_process(self) -> Self:
+        if CONVENTIONS[self.balance_convention].together and self.parallel.pipeline > 1:
+            raise ValueError(
+                f"balance_convention {self.balance_convention} throws layers together, which pipeline stages "
+                "can't: take layer, whose weight is the same, or pipeline: 1"
+            )
         return self
 
     @property

@@ -33,6 +33,8 @@ class ValidationSet:
     name: str
     rows: Batch
     target_bytes: int
+    language: str = ""
+    """As the corpus has it; empty where it does not say."""
 
 
 def sample_texts(directory: Path, maximum_bytes: int) -> list[str]:
@@ -63,8 +65,14 @@ def sample_texts(directory: Path, maximum_bytes: int) -> list[str]:
     return [text.decode("utf-8", errors="ignore") for text in texts]
 
 
+def language_of(directory: Path) -> str:
+    """The language of a corpus, by the first held-out document that says one; empty where none does."""
+    rows = iterate_documents(directory, split=HELD_OUT, columns=["language"])
+    return next((row["language"] for row in rows if row["language"]), "")
+
+
 def validation_set(
-    name: str, texts: list[str], tokenizer: TextTokenizer, sequence_length: int
+    name: str, texts: list[str], tokenizer: TextTokenizer, sequence_length: int, language: str = ""
 ) -> ValidationSet:
     """Pack texts into rows of `sequence_length`; only pieces of the texts are counted.
 
@@ -91,7 +99,7 @@ def validation_set(
         document_ids_BT=document_ids_BT,
         source_B=np.zeros(count, dtype=np.int64),
     )
-    return ValidationSet(name, rows, target_bytes(rows.targets_BT, tokenizer.piece_bytes))
+    return ValidationSet(name, rows, target_bytes(rows.targets_BT, tokenizer.piece_bytes), language)
 
 
 def target_bytes(targets: NDArray[np.int64], piece_bytes: NDArray[np.int32]) -> int:

@@ -29,7 +29,7 @@ from tsugiki.training.parallel.trainee import Trainee, named_parts, spread
 from tsugiki.training.placement import local_part
 from tsugiki.training.precision.products import Float8
 from tsugiki.training.precision.recipes import Precision
-from tsugiki.training.routers import routers_of
+from tsugiki.training.routers import Balancing, Routers, routers_of
 from tsugiki.training.validation import ValidationSet, bits_per_byte
 
 
@@ -52,8 +52,7 @@ class Together(InPrecision):
         precision: Precision,
         document_masking: bool,
         z_loss: float,
-        balance_loss: float = 0.0,
-        router_z_loss: float = 0.0,
+        balancing: Balancing | None = None,
         recompute: Recompute = "none",
         float8: Callable[[Sequence[Decoder]], Float8 | None] | None = None,
     ) -> None:
@@ -65,14 +64,16 @@ class Together(InPrecision):
             parts = decoder_parts(shape, world)
         self.float8 = None if float8 is None else float8(parts)
         self.without_float8 = "float32" if precision == "float32" else "bfloat16"
-        sequence = [world.group(name) for name in ("context", "tensor")]
+        sequence, data = (
+            [world.group(name) for name in names] for names in (("context", "tensor"), ("replicate", "shard"))
+        )
         self.trainees = [
             Trainee(
                 part,
                 world,
                 document_masking=document_masking,
                 z_loss=z_loss,
-                routers=routers_of(part, balance=balance_loss, z=router_z_loss, groups=sequence),
+                routers=routers_of(part, balancing or Balancing(), groups=sequence, data=data),
             )
             for part in parts
         ]
@@ -145,12 +146,16 @@ class Together(InPrecision):
 
     def _router_sums(self) -> list[Tensor]:
         """What the routers here did, to be added up over all processes; empty without routers."""
-        taken = [trainee.routers.take() for trainee in self.trainees if trainee.routers is not None]
+        taken = [routers.take() for routers in self.routers]
         return [torch.stack(taken).sum(dim=0).double().to(self.world.device)] if taken else []
 
     def _figures(self, router_sums: Tensor, counted: int) -> Mapping[str, float]:
-        routers = self.trainees[0].routers
-        return {} if routers is None else routers.figures(router_sums, counted)
+        return self.routers[0].figures(router_sums, counted) if self.routers else {}
+
+    @property
+    def routers(self) -> list[Routers]:
+        """Those of the parts here, all or none."""
+        return [trainee.routers for trainee in self.trainees if trainee.routers is not None]
 
     def in_any(self, flag: bool) -> bool:  # noqa: FBT001
         """Whether the flag is set in any process."""

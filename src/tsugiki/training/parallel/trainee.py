@@ -6,7 +6,7 @@ tensor, sequence and context parallelism happen inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,14 @@ class Trainee(nn.Module):
             x = x[:, part.places_Q]
         routings: list[Routing] = []
         x_BQD = self.decoder.blocks(self.decoder.embed(x), positions_BQ, layout=layout, routings=routings)
-        if self.routers is not None and routings and torch.is_grad_enabled():
-            x_BQD = attach(x_BQD, self._routers_objective(self.routers, routings, targets_BT, part))
+        if self.routers is not None and routings:
+            counted_BT = targets_BT != IGNORED
+            mine_BQ = self._routed(counted_BT, part)
+            if torch.is_grad_enabled():
+                share = self.routers.objective(routings, mine_BQ, counted_BT.sum(dim=1)) * self.scale
+                x_BQD = attach(x_BQD, share)
+            else:
+                self.routers.watch(routings, mine_BQ)
         if self.decoder.model.norm is None:
             return x_BQD
         hidden_BQD = self.decoder.model.norm(x_BQD)
@@ -83,14 +89,10 @@ class Trainee(nn.Module):
         self.z_losses.append(sums.z_loss)
         return torch.stack([sums.objective])  # FSDP2 wants no view
 
-    def _routers_objective(
-        self, routers: Routers, routings: Sequence[Routing], targets_BT: Tensor, part: SequencePart | None
-    ) -> Tensor:
-        """The share of the tokens that the router sees here: a part of those of the norms under tensor."""
-        counted_BT = targets_BT != IGNORED
+    def _routed(self, counted_BT: Tensor, part: SequencePart | None) -> Tensor:
+        """Which of the tokens count that the router sees here: a part of those of the norms under tensor."""
         counted_BQ = counted_BT if part is None else counted_BT[:, part.places_Q]
-        mine_BQ = counted_BQ.chunk(self.world.parallel.tensor, dim=TIME)[self.world.rank_in("tensor")]
-        return routers.objective(routings, mine_BQ, counted_BT.sum(dim=1)) * self.scale
+        return counted_BQ.chunk(self.world.parallel.tensor, dim=TIME)[self.world.rank_in("tensor")]
 
     def _part(self, document_ids_BT: Tensor) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
         length, device = document_ids_BT.shape[1], document_ids_BT.device
