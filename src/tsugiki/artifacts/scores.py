@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         pa.field("other_scores", pa.map_(pa.string(), pa.float64())),
         pa.field("sums", pa.list_(pa.float64())),
         pa.field("sample", pa.int32()),
+        pa.field("error", pa.string()),  # why there is no answer, and so no score
     ]
 )
 

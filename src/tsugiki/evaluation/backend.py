@@ -16,12 +16,14 @@ from typing import Protocol
 class Likelihood:
     """How probable a text is: -ln p summed over its tokens, and how many tokens that were.
 
-    truncated: the text's context did not fit into the model's window and was cut on the left.
+    truncated: the text's context did not fit into the model's window and was cut on the left. error: what
+    went wrong where there is no answer; nll_nats is NaN then.
     """
 
     nll_nats: float
     tokens: int
     truncated: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Continuation:
     """Generated text without the prompt.
 
     truncated: a cap ended it, not the model and not a stop. stop: the stop that ended it, which is not part
-    of the text. cut_prompt: the prompt did not fit into the window and was cut on the left.
+    of the text. cut_prompt: the prompt did not fit into the window and was cut on the left. error: what went
+    wrong where there is no answer; the text is "" then.
     """
 
     text: str
@@ -74,6 +77,7 @@ class Continuation:
     truncated: bool
     stop: str | None = None
     cut_prompt: bool = False
+    error: str | None = None
 
 
 class Backend(Protocol):

@@ -1,48 +1,39 @@
-"""Our decoder as a `Backend`: log-likelihoods in batches by length, and sampled continuations.
+"""Our decoder as an engine: shared prefixes once, questions in batches by length, many texts written at once.
 
 Shapes: B batch, T time, D model width, V vocabulary, N scored positions. Padding is on the right: attention
-is causal, so what stands behind a token can't change its prediction, and no mask is needed.
+is causal, so what stands behind a token can't change its prediction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
-from tsugiki.errors import InputError
-from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
-from tsugiki.evaluation.items import byte_length, cut_bytes
-from tsugiki.evaluation.prefix import SharedPrefix
-from tsugiki.evaluation.windows import Window, plan_windows
+from tsugiki.evaluation.branches import Branch, plan_branches
+from tsugiki.evaluation.local import LocalBackend, Reading
+from tsugiki.evaluation.packing import Packed, Row, batches, make_rows, pack, visible
+from tsugiki.evaluation.prefix import Pass, Prefix
+from tsugiki.evaluation.tokens import Ids, Scored, Writing, Written
+from tsugiki.evaluation.writing import Pen
 from tsugiki.models.decoder import Decoder
-from tsugiki.models.generation import generate
 from tsugiki.models.tokenizer import TextTokenizer
 
 _LOGITS_BYTES = 8 * 2**20
 """Bound on one block of logits: what stays in the cache. Blocks of 8 MiB and the fused `cross_entropy` take
 half the time of blocks of 128 MiB and logsumexp minus gather (0.115 against 0.237 s for 8192 tokens, V =
 4096, one core)."""
-_PIECE_TOKENS = 32
-"""Tokens written before the number of bytes is looked at again."""
-
-Ids = NDArray[np.int64]
+_KEPT_BYTES = 512 * 2**20
+"""Prefixes of earlier questions that are kept, in case the next questions begin alike."""
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A token sequence x_0 .. x_n (beginning of sequence included) of which x_first .. x_n are scored."""
-
-    ids_T: Ids
-    first: int
-
-
-class DecoderBackend:
-    """Answers a task's questions with one model.
+class DecoderBackend(LocalBackend):
+    """Answers a task's questions with one model of ours.
 
     context_length: window in tokens; stride: tokens that each further window scores (`windows.plan_windows`).
     batch_tokens: input tokens, padding included, that are computed at once; it changes the speed and the last
@@ -57,185 +48,127 @@ class DecoderBackend:
         context_length: int,
         stride: int,
         batch_tokens: int,
+        reading: Reading | None = None,
     ) -> None:
-        start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        if start is None:
-            raise InputError(
-                "the tokenizer has neither a beginning- nor an end-of-sequence token to start a text with",
-                hint="set bos_token in the model's tokenizer_config.json",
-            )
-        if not 1 <= stride <= context_length:
-            raise InputError(
-                f"the stride {stride} does not lie between 1 and the window of {context_length} tokens",
-                hint="use about half of the window",
-            )
+        super().__init__(
+            DecoderModel(decoder, tokenizer, batch_tokens=batch_tokens),
+            tokenizer,
+            context_length=context_length,
+            stride=stride,
+            reading=reading,
+        )
+
+
+class DecoderModel:
+    """A `TokenModel`."""
+
+    def __init__(self, decoder: Decoder, tokenizer: TextTokenizer, *, batch_tokens: int) -> None:
         self._decoder = decoder
         self._tokenizer = tokenizer
-        self._start = start
-        self._context_length = context_length
-        self._stride = stride
         self._batch_tokens = batch_tokens
         self._device = decoder.head_weight_VD.device
-
-    def text_likelihoods(self, texts: Sequence[str]) -> list[Likelihood]:
-        """See `Backend`. Long texts go through overlapping windows; every token is scored exactly once."""
-        segments = [Segment(self._started(ids), 1) for ids in self._tokenizer.encode_batch(list(texts))]
-        return [
-            Likelihood(nll, len(segment.ids_T) - 1)
-            for nll, segment in zip(self._segment_nlls(segments), segments, strict=True)
-        ]
-
-    def choice_likelihoods(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
-        """See `Backend`. Context and option are tokenised together, as a reader of the page would see them.
-
-        Where an option's first characters merge with the context's last token, all options of the question
-        are scored from that token on, so that all of them pay for the same text.
-        """
-        contexts = self._tokenizer.encode_batch([question.context for question in questions])
-        joined = iter(
-            self._tokenizer.encode_batch(
-                [question.context + option for question in questions for option in question.options]
-            )
-        )
-        answers = []
-        for question, context in zip(questions, contexts, strict=True):
-            wholes = [next(joined) for _ in question.options]
-            shared = min((_common_prefix(whole, context) for whole in wholes), default=0)
-            prefix_T = self._started(context[:shared])
-            answers.append(
-                self._option_likelihoods(prefix_T, [whole[shared:].astype(np.int64) for whole in wholes])
-            )
-        return answers
-
-    def _option_likelihoods(self, prefix_T: Ids, tails: Sequence[Ids]) -> tuple[Likelihood, ...]:
-        """-ln p of each tail after the prefix, which all tails see to the same extent.
-
-        A prefix that does not fit beside the longest tail is cut on the left. Where that would leave less
-        than windows leave (context_length - stride + 1 tokens), the tails go through windows like any long
-        text.
-        """
-        longest = max((len(tail) for tail in tails), default=0)
-        room = self._context_length - (longest - 1)
-        if room >= min(len(prefix_T), self._context_length - self._stride + 1):
-            nlls, truncated = self._shared_nlls(prefix_T[-room:], tails), room < len(prefix_T)
-        else:
-            segments = [Segment(np.concatenate([prefix_T, tail]), len(prefix_T)) for tail in tails]
-            nlls, truncated = self._segment_nlls(segments), True
-        return tuple(Likelihood(nll, len(tail), truncated) for nll, tail in zip(nlls, tails, strict=True))
+        self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
 
     @torch.inference_mode()
-    def _shared_nlls(self, prefix_T: Ids, tails: Sequence[Ids]) -> list[float]:
-        """One pass over the prefix, one over all tails behind it."""
-        cache = SharedPrefix(self._decoder.config.layers)
-        last_D = self._decoder.hidden(self._on_device(prefix_T[None]), cache=cache)[0, -1]
-        inputs_BT = np.zeros((len(tails), max(len(tail) for tail in tails) - 1), dtype=np.int64)
-        for row, tail in enumerate(tails):
-            inputs_BT[row, : len(tail) - 1] = tail[:-1]
-        x_BTD = last_D.expand(len(tails), 1, -1)
-        if inputs_BT.shape[1]:
-            x_BTD = torch.cat((x_BTD, self._decoder.hidden(self._on_device(inputs_BT), cache=cache)), dim=1)
-        x_ND = torch.cat([x_BTD[row, : len(tail)] for row, tail in enumerate(tails)])
-        row_N = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
-        nll_N = self._token_nlls(x_ND, self._on_device(np.concatenate(tails)))
-        return np.bincount(row_N, weights=nll_N, minlength=len(tails)).tolist()
+    def score(self, asked: Sequence[Scored]) -> list[tuple[float, ...]]:
+        """See `TokenModel`."""
+        answers = [[0.0] * len(question.tails) for question in asked]
+        # The last token of a context predicts the tails: it is computed with them, never in a prefix.
+        contexts = [question.context_T[:-1] for question in asked]
+        for branch, prefix in self._walk(plan_branches(contexts), contexts, None, ""):
+            rows = make_rows(asked, branch.rows, branch.length, self._batch_tokens)
+            for batch in batches(rows, self._batch_tokens):
+                for row, nlls in zip(batch, self._row_nlls(batch, prefix), strict=True):
+                    answers[row.question][row.first : row.first + len(nlls)] = nlls
+        return [tuple(nlls) for nlls in answers]
 
-    def continuations(self, prompts: Sequence[Prompt]) -> list[Continuation]:
-        """See `Backend`. Each prompt that samples has its own generator."""
-        encoded = self._tokenizer.encode_batch([prompt.text for prompt in prompts])
-        return [self._continue(prompt, ids) for prompt, ids in zip(prompts, encoded, strict=True)]
+    @torch.inference_mode()
+    def write(self, asked: Sequence[Writing]) -> list[Written]:
+        """See `TokenModel`."""
+        answers: list[Written | None] = [None] * len(asked)
+        prompts = [job.prompt_T[:-1] for job in asked]
+        pen = Pen(self._decoder, self._tokenizer, self._batch_tokens)
+        for branch, prefix in self._walk(plan_branches(prompts), prompts, None, ""):
+            for number, written in pen.write([(row, asked[row]) for row in branch.rows], prefix):
+                answers[number] = written
+        return [answer for answer in answers if answer is not None]
 
-    def _continue(self, prompt: Prompt, prompt_ids: NDArray[np.uint32]) -> Continuation:
-        """Write in pieces until the bytes, the window or the text itself ends.
+    def _walk(
+        self, branch: Branch, sequences: Sequence[Ids], parent: Prefix | None, key: str
+    ) -> Iterator[tuple[Branch, Prefix | None]]:
+        """Every branch with its prefix, parents first; a prefix is held while its children are at work."""
+        prefix = parent
+        if branch.length > branch.start:
+            ids_T = sequences[branch.example][branch.start : branch.length]
+            key = hashlib.sha256(key.encode() + ids_T.tobytes()).hexdigest()
+            prefix = self._prefix(key, ids_T, parent)
+        yield branch, prefix
+        for child in branch.children:
+            yield from self._walk(child, sequences, prefix, key)
 
-        Bytes that are no UTF-8 (half a character at the cap) become U+FFFD when decoded; one at the very end
-        is dropped.
+    def _prefix(self, key: str, ids_T: Ids, parent: Prefix | None) -> Prefix:
+        """Keys and values of the parent's tokens and `ids_T`.
+
+        The key tells the tokens and how they were cut into passes: a prefix that was kept is to the bit the
+        one that would be computed, so a run that was resumed gives the same bytes.
         """
-        room = self._context_length
-        # A prompt may take half of the window; of a longer one the end is what matters.
-        prefix = [self._start, *(int(token) for token in prompt_ids[-(room // 2) :])]
-        generator = torch.Generator(device=self._device).manual_seed(prompt.seed % 2**63)
-        sampling = prompt.sampling
-        written: list[int] = []
-        text, ended = "", False
-        while not ended and byte_length(text) < prompt.maximum_bytes and len(prefix) + len(written) < room:
-            wanted = min(_PIECE_TOKENS, room - len(prefix) - len(written))
-            piece = generate(
-                self._decoder,
-                prefix + written,
-                wanted,
-                self._tokenizer.eos_id,
-                temperature=sampling.temperature if sampling else 0.0,
-                top_k=(sampling.top_k or None) if sampling else None,
-                generator=generator,
-                pieces=self._tokenizer.size,
-            )
-            written += piece
-            text = self._tokenizer.decode(written)
-            ended = len(piece) < wanted
-        cut = cut_bytes(text, prompt.maximum_bytes)
-        truncated = not ended or len(cut) < len(text)
-        return Continuation(cut.rstrip("\ufffd") if truncated else cut, len(written), truncated)
+        prefix = self._prefixes.pop(key, None)
+        if prefix is None:
+            prefix = parent
+            for start in range(0, len(ids_T), self._batch_tokens):
+                part_1T = self._on_device(ids_T[None, start : start + self._batch_tokens])
+                at = prefix.length if prefix else 0
+                positions_1T = torch.arange(at, at + part_1T.shape[1], device=self._device)[None]
+                run = Pass(self._decoder.config.layers, positions_1T, prefix, keep=True)
+                self._decoder.blocks(self._decoder.embed(part_1T), positions_1T, cache=run)
+                prefix = run.extended()
+        assert prefix is not None  # noqa: S101 (ids_T is not empty)
+        self._prefixes[key] = prefix
+        while sum(one.size_bytes for one in self._prefixes.values()) > _KEPT_BYTES:
+            self._prefixes.popitem(last=False)
+        return prefix
 
-    def _started(self, ids: NDArray[np.uint32]) -> Ids:
-        return np.concatenate([[self._start], ids]).astype(np.int64)
+    def _row_nlls(self, rows: Sequence[Row], prefix: Prefix | None) -> list[list[float]]:
+        packed = pack(rows)
+        x_BTD = self._hidden(packed, prefix)
+        nll_N = self._token_nlls(x_BTD.flatten(0, 1), packed.place_N, packed.target_N)
+        sums = iter(np.bincount(packed.owner_N, weights=nll_N).tolist())
+        return [[next(sums) for _ in row.tails] for row in rows]
+
+    def _hidden(self, packed: Packed, prefix: Prefix | None) -> torch.Tensor:
+        ids_BT = self._on_device(packed.ids_BT)
+        if prefix is None and packed.part_BT is None:
+            return self._decoder.hidden(ids_BT)
+        mask_B1TT = None
+        if packed.part_BT is not None:
+            seen_B1TT = torch.from_numpy(visible(packed.part_BT)).to(self._device)[:, None]
+            mask_B1TT = torch.zeros(seen_B1TT.shape, device=self._device)
+            mask_B1TT.masked_fill_(~seen_B1TT, -torch.inf)
+        positions_BT = self._on_device(packed.positions_BT)
+        run = Pass(self._decoder.config.layers, positions_BT, prefix, mask_B1TT)
+        x_BTD = self._decoder.blocks(self._decoder.embed(ids_BT), positions_BT, cache=run)
+        norm = self._decoder.model.norm
+        return x_BTD if norm is None else norm(x_BTD)
 
     def _on_device(self, ids: Ids) -> torch.Tensor:
-        return torch.from_numpy(ids).to(self._device)
+        return torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
 
-    def _windows(self, segment: Segment) -> list[Window]:
-        return plan_windows(
-            len(segment.ids_T) - 1,
-            first=segment.first,
-            context_length=self._context_length,
-            stride=self._stride,
-        )
-
-    def _segment_nlls(self, segments: Sequence[Segment]) -> list[float]:
-        """-ln p of each segment's scored tokens; the longest windows go first, so memory peaks at once."""
-        jobs = [
-            (index, window) for index, segment in enumerate(segments) for window in self._windows(segment)
-        ]
-        order = sorted(range(len(jobs)), key=lambda job: (-jobs[job][1].length, job))
-        nll_of_job = [0.0] * len(jobs)
-        while order:
-            rows = max(1, self._batch_tokens // jobs[order[0]][1].length)
-            batch, order = order[:rows], order[rows:]
-            nlls = self._batch_nlls([(segments[jobs[job][0]].ids_T, jobs[job][1]) for job in batch])
-            for job, nll in zip(batch, nlls, strict=True):
-                nll_of_job[job] = nll
-        totals = [0.0] * len(segments)
-        for (index, _), nll in zip(jobs, nll_of_job, strict=True):
-            totals[index] += nll
-        return totals
-
-    @torch.inference_mode()
-    def _batch_nlls(self, batch: Sequence[tuple[Ids, Window]]) -> list[float]:
-        longest = max(window.length for _, window in batch)
-        ids_BT = np.zeros((len(batch), longest), dtype=np.int64)
-        rows_N, columns_N, targets_N = [], [], []
-        for row, (ids_T, window) in enumerate(batch):
-            ids_BT[row, : window.length] = ids_T[window.start : window.end]
-            scored = np.arange(window.first, window.end + 1)
-            rows_N.append(np.full(len(scored), row))
-            columns_N.append(scored - 1 - window.start)
-            targets_N.append(ids_T[scored])
-        row_N = np.concatenate(rows_N)
-        place_N = self._on_device(row_N * longest + np.concatenate(columns_N))
-        x_ND = self._decoder.hidden(self._on_device(ids_BT)).flatten(0, 1)[place_N]
-        nll_N = self._token_nlls(x_ND, self._on_device(np.concatenate(targets_N)))
-        return np.bincount(row_N, weights=nll_N, minlength=len(batch)).tolist()
-
-    def _token_nlls(self, x_ND: torch.Tensor, target_N: torch.Tensor) -> NDArray[np.float64]:
+    def _token_nlls(self, x_XD: torch.Tensor, place_N: Ids, target_N: Ids) -> NDArray[np.float64]:
+        """-ln p of each target at its place in x_XD; places that predict several targets have logits once."""
+        places_U, first_U, place_of_N = np.unique(place_N, return_index=True, return_inverse=True)
+        x_UD = x_XD[self._on_device(places_U)]
+        order_N = np.argsort(place_of_N, kind="stable")
+        bounds = np.searchsorted(place_of_N[order_N], np.arange(len(places_U) + 1))
         block = max(1, _LOGITS_BYTES // (4 * self._decoder.config.vocabulary_size))
-        parts = []
-        for x, target in zip(torch.split(x_ND, block), torch.split(target_N, block), strict=True):
-            logits_NV = self._decoder.head(x).float()
-            parts.append(F.cross_entropy(logits_NV, target, reduction="none"))
-        return torch.cat(parts).double().cpu().numpy()
-
-
-def _common_prefix(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> int:
-    """How many tokens two sequences begin with alike."""
-    length = min(len(left), len(right))
-    different = np.flatnonzero(left[:length] != right[:length])
-    return int(different[0]) if len(different) else length
+        nll_N = np.empty(len(target_N))
+        for start in range(0, len(places_U), block):
+            end = min(len(places_U), start + block)
+            logits_UV = self._decoder.head(x_UD[start:end]).float()
+            first = self._on_device(target_N[first_U[start:end]])
+            first_nll_U = F.cross_entropy(logits_UV, first, reduction="none")
+            numbers = order_N[bounds[start] : bounds[end]]
+            at = self._on_device(place_of_N[numbers] - start)
+            other = logits_UV[at, self._on_device(target_N[numbers])]
+            lift = logits_UV.gather(1, first[:, None])[:, 0][at] - other
+            nll_N[numbers] = (first_nll_U[at].double() + lift.double()).cpu().numpy()
+        return nll_N

@@ -25,6 +25,8 @@ OVERLAP = 4 / 3
 """Tokens computed for each token scored when windows overlap by a quarter."""
 PROCESS_BYTES = 600 * 2**20
 """A Python process with PyTorch, and one block of logits."""
+BENCHMARK_BYTES = 1500
+"""Through a model for an item of a benchmark: question, options and answer; examples are read once."""
 PAGES = 100
 """Held-out pages of a dataset where their number is not known."""
 
@@ -42,10 +44,17 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
             "cloze": (config.cloze_items, 500 * config.cloze_choices),
             "generation": (config.generation_prompts, 4.0 * config.generation_bytes),
         }
-        for task in config.tasks:
+        for task in config.page_tasks:
             count, each_bytes = costs[task]
             items += count
             size_bytes += count * each_bytes
+    if config.benchmarks:
+        from tsugiki.evaluation.benchmarks.asking import known_sizes
+
+        for count in known_sizes(config.benchmarks, config.data, config.variant):
+            asked = min(count, config.maximum_items or count)
+            items += asked
+            size_bytes += asked * BENCHMARK_BYTES
     parameters = [_count(inputs, name, "parameters", 0) for name in config.models]
     tokens = size_bytes / BYTES_PER_TOKEN
     operations = sum(2 * count * tokens for count in parameters)

@@ -1,4 +1,8 @@
-"""From a model directory to a `Backend`: device, precision, threads and window."""
+"""From a model directory to a `Backend`: device, precision, threads and window.
+
+Families that our decoder knows are run by it; any other that `transformers` has a causal model for is run by
+that (`tsugiki.evaluation.hugging_face`). Code from a model's directory is never run.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +10,102 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.decoder import DecoderBackend
-from tsugiki.models.directory import load_decoder, read_config
+from tsugiki.evaluation.local import LocalBackend, Reading
+from tsugiki.models.config import FAMILIES
+from tsugiki.models.directory import CONFIG_FILE, load_decoder, read_config
 from tsugiki.models.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How models are run; the same for all of them. Lengths in tokens."""
+    """How models are run; the same for all of them. Lengths in tokens. boundary, start: see `Reading`."""
 
     context_length: int
     stride: int
     batch_tokens: int
     precision: str = "float32"
     device: str = "cpu"
+    boundary: Literal["joined", "context"] = "joined"
+    start: bool = True
 
 
-def load_backend(directory: Path, engine: Engine) -> DecoderBackend:
+def load_backend(directory: Path, engine: Engine) -> LocalBackend:
     """Load weights and tokenizer, once.
 
     Raises InputError where they can't be read, do not fit each other, or where the window is longer than the
     model's positions; DependencyError where a GPU is asked for and there is none.
     """
-    config = read_config(directory)
-    if engine.context_length > config.max_positions:
+    positions = maximum_positions(directory)
+    if engine.context_length > positions:
         raise InputError(
-            f"the window of {engine.context_length} tokens is longer than the {config.max_positions} "
+            f"the window of {engine.context_length} tokens is longer than the {positions} "
             f"positions of the model in {directory}",
-            hint=f"set context_length to {config.max_positions} or less",
+            hint=f"set context_length to {positions} or less",
         )
     tokenizer = load_tokenizer(directory)
-    if tokenizer.size > config.vocabulary_size:
+    device, dtype = _device(engine.device), getattr(torch, engine.precision)
+    reading = Reading(engine.boundary, engine.start)
+    if not is_ours(directory):
+        from tsugiki.evaluation.hugging_face import TransformersModel
+
+        model = TransformersModel(directory, tokenizer, dtype, device, batch_tokens=engine.batch_tokens)
+        return LocalBackend(
+            model,
+            tokenizer,
+            context_length=engine.context_length,
+            stride=engine.stride,
+            reading=reading,
+        )
+    rows = read_config(directory).vocabulary_size
+    if tokenizer.size > rows:
         raise InputError(
-            f"the tokenizer in {directory} has {tokenizer.size} pieces, "
-            f"the model {config.vocabulary_size} rows",
+            f"the tokenizer in {directory} has {tokenizer.size} pieces, the model {rows} rows",
             hint="the directory mixes files of two models; make it again",
         )
-    decoder = load_decoder(directory, dtype=getattr(torch, engine.precision)).to(_device(engine.device))
     return DecoderBackend(
-        decoder.eval(),
+        load_decoder(directory, dtype=dtype).to(device).eval(),
         tokenizer,
         context_length=engine.context_length,
         stride=engine.stride,
         batch_tokens=engine.batch_tokens,
+        reading=reading,
     )
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether our decoder computes the model: it knows the family, and every setting in config.json.
+
+    Raises InputError where config.json is missing or broken.
+    """
+    if read_json(directory / CONFIG_FILE).get("model_type") not in FAMILIES:
+        return False
+    try:
+        read_config(directory)
+    except InputError:  # a family of ours with a setting that is not
+        return False
+    return True
+
+
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+"""Names that families have for the longest sequence (GPT-2, MPT, BLOOM and Falcon, CTRL)."""
+_ASSUMED_POSITIONS = 2048
+
+
+def maximum_positions(directory: Path) -> int:
+    """The longest sequence that the model's positions allow; 2048 where config.json does not say."""
+    if is_ours(directory):
+        return read_config(directory).max_positions
+    config = read_json(directory / CONFIG_FILE)
+    known = [config[name] for name in _POSITIONS if isinstance(config.get(name), int)]
+    return known[0] if known else _ASSUMED_POSITIONS
 
 
 def _device(wanted: str) -> torch.device:
@@ -73,7 +124,7 @@ def trained_context(directory: Path) -> int:
     Positions beyond the training sequences were never seen in training, however many config.json allows; so
     what a train stage's manifest says counts first, and config.json where there is none.
     """
-    positions = read_config(directory).max_positions
+    positions = maximum_positions(directory)
     if not is_finished(directory):
         return positions
     manifest = read_manifest(directory)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,19 @@ import pyarrow.parquet as pq
 from tsugiki.artifacts.files import atomic_path
 from tsugiki.artifacts.scores import SCHEMA
 from tsugiki.errors import StageError
-from tsugiki.evaluation.backend import Backend, Choices, Continuation, Likelihood, Prompt
+from tsugiki.evaluation.backend import Backend
+from tsugiki.evaluation.checking import AnswerError, checked
 from tsugiki.evaluation.items import Item, stable_hash
-from tsugiki.evaluation.tasks.base import Row, Task
+from tsugiki.evaluation.sharing import ALONE, Share
+from tsugiki.evaluation.tasks.base import Row, Task, base_row
 
 UNIT_ITEMS = 64
+MAXIMUM_ERROR_SHARE = 0.01
+"""Items of a task that may stay without an answer: a fault of a server says nothing about the model. One in a
+hundred is about the half-width of the tightest of the nineteen benchmarks (0.7 to 9 points)."""
+
+FEWEST_EMPTY = 20
+"""A model that writes nothing for all of so many items is not scored 0 but refused."""
 
 
 @dataclass(frozen=True)
@@ -67,75 +76,107 @@ def plan_units(models: Sequence[str], questions: Sequence[Questions]) -> list[Un
 
 
 def answer_all(
-    units: Sequence[Unit], load: Mapping[str, Callable[[], Backend]], directory: Path, notify: Notify
+    units: Sequence[Unit],
+    load: Mapping[str, Callable[[], Backend]],
+    directory: Path,
+    notify: Notify,
+    *,
+    maximum_error_share: float = MAXIMUM_ERROR_SHARE,
+    share: Share = ALONE,
 ) -> list[Row]:
     """The rows of all units, those that were finished earlier read from `directory`.
 
-    load: how to get each model's backend; called only where something is left to ask it.
-    Raises StageError where a model gives a likelihood that is not finite, or not one answer an item.
+    load: how to get each model's backend; called only where something is left to ask it. maximum_error_share:
+    items of a task that may stay without an answer of a model; their rows say why in `error` and have no
+    score. Units with such rows are asked again when the run is. share: the part of the units that this
+    process asks; the rest is waited for.
+
+    Raises StageError where a model does not give one answer an item, or answers too few of a task's items.
     """
-    total = sum(len(unit.items) for unit in units)
-    done = sum(len(unit.items) for unit in units if _file(directory, unit).exists())
+    answer_share(units, load, directory, notify, maximum_error_share=maximum_error_share, share=share)
+    share.wait([_file(directory, unit) for unit in units])
+    rows = [row for unit in units for row in pq.read_table(_file(directory, unit)).to_pylist()]
+    _check_errors(rows, units, maximum_error_share)
+    return rows
+
+
+def answer_share(
+    units: Sequence[Unit],
+    load: Mapping[str, Callable[[], Backend]],
+    directory: Path,
+    notify: Notify,
+    *,
+    maximum_error_share: float = MAXIMUM_ERROR_SHARE,
+    share: Share = ALONE,
+) -> None:
+    """Ask this process's part of the units; see `answer_all`."""
+    mine = [unit for number, unit in enumerate(units) if share.takes(number)]
+    finished = {unit.name for unit in mine if _is_finished(_file(directory, unit))}
+    total, done = (
+        sum(len(unit.items) for unit in some)
+        for some in (mine, [unit for unit in mine if unit.name in finished])
+    )
     backend: Backend | None = None
     loaded = ""
-    for unit in units:
-        if _file(directory, unit).exists():
+    answered: list[Row] = []
+    for unit in mine:
+        if unit.name in finished:
             continue
         notify(done, total, unit, None)
         if backend is None or loaded != unit.model:
             backend = None  # free the memory of the last model before the next one is loaded
-            backend, loaded = _Checked(load[unit.model](), unit.model), unit.model
+            backend, loaded = checked(load[unit.model](), unit.model), unit.model
         begun = time.monotonic()
-        rows = [{"model": unit.model, **row} for row in unit.task.rows(backend, unit.items)]
+        rows = [{"model": unit.model, **row} for row in _ask(unit.task, backend, unit.items)]
         with atomic_path(_file(directory, unit)) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
         done += len(unit.items)
         notify(done, total, unit, time.monotonic() - begun)
-    return [row for unit in units for row in pq.read_table(_file(directory, unit)).to_pylist()]
+        answered += rows
+        if any(row.get("error") for row in rows):
+            _check_errors(answered, units, maximum_error_share)
+
+
+def _ask(task: Task, backend: Backend, items: Sequence[Item]) -> list[Row]:
+    """The items' rows. Where an answer is missing they are asked one by one, to find whose it is."""
+    try:
+        return task.rows(backend, items)
+    except AnswerError as error:
+        if len(items) == 1:
+            return [base_row(items[0]) | {"error": error.message}]
+    return [row for item in items for row in _ask(task, backend, [item])]
+
+
+def _check_errors(rows: Sequence[Row], units: Sequence[Unit], maximum_share: float) -> None:
+    """Raise StageError where a model left more of a task's items without an answer than may be."""
+    asked: Counter[tuple[str, str, str]] = Counter()
+    for unit in units:
+        asked[unit.model, unit.task.name, unit.items[0].dataset] += len(unit.items)
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.get("error"):
+            failed.setdefault((row["model"], row["task"], row["dataset"]), []).append(row["error"])
+    for (model, task, dataset), errors in failed.items():
+        items = asked[model, task, dataset]
+        if len(errors) > maximum_share * items:
+            raise StageError(
+                f'{errors[0]} ({len(errors)} of {items} items of {task} on "{dataset}" have no answer of '
+                f'model "{model}"; at most {maximum_share:.1%} may)',
+                hint="no answer is not a wrong answer, so nothing is scored; mend the model or its server, "
+                "and run the same command: it asks again",
+            )
 
 
 def _file(directory: Path, unit: Unit) -> Path:
     return directory / f"{unit.name}.parquet"
 
 
-class _Checked:
-    """A backend whose answers are looked at: one for each question, and every likelihood a finite number."""
-
-    def __init__(self, backend: Backend, model: str) -> None:
-        self._backend = backend
-        self._model = model
-
-    def text_likelihoods(self, texts: Sequence[str]) -> list[Likelihood]:
-        answers = self._backend.text_likelihoods(texts)
-        self._check(len(texts), answers, ((answer,) for answer in answers))
-        return answers
-
-    def choice_likelihoods(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
-        answers = self._backend.choice_likelihoods(questions)
-        self._check(len(questions), answers, answers)
-        return answers
-
-    def continuations(self, prompts: Sequence[Prompt]) -> list[Continuation]:
-        answers = self._backend.continuations(prompts)
-        self._check(len(prompts), answers, ())
-        return answers
-
-    def _check(
-        self, asked: int, answers: Sequence[object], likelihoods: Sequence[tuple[Likelihood, ...]] | Iterator
-    ) -> None:
-        if len(answers) != asked:
-            raise StageError(
-                f'model "{self._model}" gave {len(answers)} answers to {asked} questions',
-                hint="this is a fault of the engine that runs the model; please report it",
-            )
-        for options in likelihoods:
-            for answer in options:
-                if not math.isfinite(answer.nll_nats):
-                    raise StageError(
-                        f'model "{self._model}" gives a log-likelihood of {answer.nll_nats}; '
-                        "a finite number is needed",
-                        hint="its weights are broken: look at the training loss for a divergence",
-                    )
+def _is_finished(file: Path) -> bool:
+    """Whether the unit was asked, and every item answered."""
+    if not file.exists():
+        return False
+    errors = pq.read_table(file, columns=["error"])["error"]
+    return errors.null_count == len(errors)
 
 
 def check_rows(rows: Sequence[Row], models: Sequence[str], questions: Sequence[Questions]) -> None:
@@ -145,7 +186,8 @@ def check_rows(rows: Sequence[Row], models: Sequence[str], questions: Sequence[Q
     """
     answered: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
-        answered.setdefault((row["model"], row["task"], row["dataset"]), []).append(row["item"])
+        if not row["sample"]:  # of several samples of an item the first one stands for all
+            answered.setdefault((row["model"], row["task"], row["dataset"]), []).append(row["item"])
     for model in models:
         for asked in questions:
             seen = answered.get((model, asked.task.name, asked.dataset), [])
@@ -158,10 +200,27 @@ def check_rows(rows: Sequence[Row], models: Sequence[str], questions: Sequence[Q
     scored = {asked.task.name for asked in questions if asked.task.measure is not None}
     for row in rows:
         if row["task"] in scored and (
-            row["score"] is None or not math.isfinite(row["score"]) or row["empty"]
+            (row["score"] is None and not row.get("error"))
+            or (row["score"] is not None and not math.isfinite(row["score"]))
+            or (row["empty"] and row["nll_nats"] is not None)  # a text that was written may be empty
         ):
             raise StageError(
                 f'{row["task"]} on "{row["dataset"]}": model "{row["model"]}" left item {row["item"]} '
                 "without a score",
                 hint="look at the row in scores.parquet; a text that gives no tokens can't be scored",
+            )
+    _check_written(rows, scored)
+
+
+def _check_written(rows: Sequence[Row], scored: Collection[str]) -> None:
+    """Raise StageError where a model wrote nothing at all: the harness or the model is at fault then."""
+    written: dict[tuple[str, str, str], list[bool]] = {}
+    for row in rows:
+        if row["task"] in scored and row["nll_nats"] is None and not row.get("error"):
+            written.setdefault((row["model"], row["task"], row["dataset"]), []).append(bool(row["empty"]))
+    for (model, task, dataset), empty in written.items():
+        if all(empty) and len(empty) >= FEWEST_EMPTY:
+            raise StageError(
+                f'{task} on "{dataset}": model "{model}" wrote nothing for any of {len(empty)} items',
+                hint="see whether it ends every text at once, or whether a stop is the first thing it writes",
             )

@@ -20,21 +20,23 @@ from tsugiki.artifacts.contract import (
     StageConfig,
     Workspace,
 )
+from tsugiki.errors import did_you_mean
 
 if TYPE_CHECKING:
     from tsugiki.evaluation.backend import Backend
     from tsugiki.evaluation.runner import Questions, Unit
-    from tsugiki.evaluation.tasks.base import Task
+    from tsugiki.evaluation.tasks.base import PageTask
 
 KIND = "evaluate"
 PRODUCES = ArtifactType.SCORES
-CODE_VERSION = 2
+CODE_VERSION = 3
 
-TaskName = Literal["bits-per-byte", "cloze", "generation"]
+PAGE_TASKS = ("bits-per-byte", "cloze", "generation")
+"""Tasks that are made of held-out pages, in any language; all others are benchmarks (benchmarks/)."""
 
 
 class Config(StageConfig):
-    """Score models on held-out pages: bits per byte, next-sentence questions, sample generations."""
+    """Score models on held-out pages (bits per byte, next sentences, generations) and on benchmarks."""
 
     models: tuple[str, ...] = Field(
         min_length=1,
@@ -44,10 +46,32 @@ class Config(StageConfig):
         default=None, description="The model that others are compared with; by default the first of `models`."
     )
     heldout: tuple[str, ...] = Field(
-        min_length=1, description="Documents whose held-out pages are the questions; one dataset each."
+        default=(), description="Documents whose held-out pages are the questions; one dataset each."
     )
-    tasks: tuple[TaskName, ...] = Field(
-        default=("bits-per-byte", "cloze", "generation"), min_length=1, description="What to measure."
+    tasks: tuple[str, ...] = Field(
+        default=PAGE_TASKS,
+        min_length=1,
+        description="What to measure: bits-per-byte, cloze and generation of held-out pages; benchmarks by "
+        "name (`tsugiki evaluate tasks` lists them), by name@published, or as YAML files.",
+    )
+    texts: tuple[str, ...] = Field(
+        default=(),
+        description="Texts for bits-per-byte beside the held-out pages: globs of .txt, .jsonl (with `text`) "
+        "or .parquet files; one dataset each.",
+    )
+    data: Annotated[str | None, EXECUTION] = Field(
+        default=None,
+        description="Folder with the benchmarks' files (`tsugiki evaluate fetch` fills one), or the word "
+        "sample for the few items that come with Tsugiki.",
+    )
+    maximum_items: Count | None = Field(default=None, description="Items of each benchmark, at most.")
+    variant: Literal["corrected", "published"] = Field(
+        default="corrected",
+        description="Benchmarks without the known faults of the published runs, or with them.",
+    )
+    accept_hashes: Annotated[tuple[str, ...], EXECUTION] = Field(
+        default=(),
+        description="First 16 digits of the SHA-256 of files that are taken although others are pinned.",
     )
     maximum_documents: Count = Field(default=1000, description="Held-out pages of each dataset, at most.")
     document_bytes: Count = Field(
@@ -87,11 +111,18 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        for field in ("models", "heldout", "tasks"):
+        for field in ("models", "heldout", "texts", "tasks"):
             names = getattr(self, field)
             if len(set(names)) < len(names):
                 message = f"{field} names something twice: {', '.join(names)}"
                 raise ValueError(message)
+        unknown = [name for name in self.benchmarks if not _is_benchmark(name)]
+        if unknown:
+            message = f'there is no task "{unknown[0]}"; ' + did_you_mean(unknown[0], _known_tasks())
+            raise ValueError(message)
+        if self.page_tasks and not self.heldout and not (self.texts and "bits-per-byte" in self.tasks):
+            message = f"heldout: {', '.join(self.page_tasks)} are made of held-out pages; name documents"
+            raise ValueError(message)
         if self.baseline is not None and self.baseline not in self.models:
             message = f'the baseline "{self.baseline}" is not one of the models: {", ".join(self.models)}'
             raise ValueError(message)
@@ -105,7 +136,49 @@ class Config(StageConfig):
         return (
             *(Reference("models", name, ArtifactType.MODEL) for name in self.models),
             *(Reference("heldout", name, ArtifactType.DOCUMENTS) for name in self.heldout),
+            *(Reference("texts", name, ArtifactType.FILES) for name in self.texts),
+            *_benchmark_files(self),
         )
+
+    def identity_payload(self) -> dict[str, Any]:
+        """The configuration, and what the benchmarks' own files say: prompts and metrics decide too."""
+        payload = super().identity_payload()
+        if not self.benchmarks:
+            return payload
+        from tsugiki.evaluation.benchmarks.asking import digest_of
+
+        return {**payload, "benchmarks": digest_of(self.benchmarks, self.data, self.variant)}
+
+    @property
+    def page_tasks(self) -> tuple[str, ...]:
+        """The tasks that are made of held-out pages."""
+        return tuple(name for name in self.tasks if name in PAGE_TASKS)
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """The other tasks, as they are written: name, name@published or a file."""
+        return tuple(name for name in self.tasks if name not in PAGE_TASKS)
+
+
+def _known_tasks() -> list[str]:
+    from tsugiki.evaluation.benchmarks.names import task_names
+
+    return [*PAGE_TASKS, *task_names()]
+
+
+def _is_benchmark(word: str) -> bool:
+    name, mark, variant = word.partition("@")
+    written = name.endswith((".yaml", ".yml")) or name in _known_tasks()
+    return written and name not in PAGE_TASKS and (not mark or variant in {"corrected", "published"})
+
+
+def _benchmark_files(config: Config) -> tuple[Reference, ...]:
+    """Nothing is imported where no benchmark is asked for."""
+    if not config.benchmarks:
+        return ()
+    from tsugiki.evaluation.benchmarks.asking import references_of
+
+    return tuple(references_of(config.benchmarks, config.data, config.variant))
 
 
 def estimate(config: Config, inputs: Forecasts) -> Forecast:
@@ -184,10 +257,52 @@ def _questions(config: Config, inputs: Inputs, out: Workspace) -> list[Questions
             items = tuple(task.items(pages))
             out.log.info("%s on %s: %d items from %d pages", task.name, dataset, len(items), len(pages))
             questions.append(Questions(task, dataset, items))
+    return [*questions, *_text_questions(config, inputs, out), *_benchmark_questions(config, inputs, out)]
+
+
+def _text_questions(config: Config, inputs: Inputs, out: Workspace) -> list[Questions]:
+    """Bits per byte of text files."""
+    if "bits-per-byte" not in config.tasks or not config.texts:
+        return []
+    from tsugiki.evaluation.items import dataset_names
+    from tsugiki.evaluation.runner import Questions
+    from tsugiki.evaluation.tasks.bits_per_byte import BitsPerByte
+    from tsugiki.evaluation.texts import read_texts
+
+    questions = []
+    task = BitsPerByte()
+    for reference, dataset in dataset_names(config.texts).items():
+        pages = read_texts(
+            inputs[reference],
+            dataset=dataset,
+            maximum_documents=config.maximum_documents,
+            document_bytes=config.document_bytes,
+            seed=config.seed,
+        )
+        out.log.info("%s on %s: %d texts", task.name, dataset, len(pages))
+        questions.append(Questions(task, dataset, tuple(task.items(pages))))
     return questions
 
 
-def _tasks(config: Config, languages: set[str]) -> list[Task]:
+def _benchmark_questions(config: Config, inputs: Inputs, out: Workspace) -> list[Questions]:
+    if not config.benchmarks:
+        return []
+    from tsugiki.evaluation.benchmarks.asking import ask, found_data, found_names
+    from tsugiki.evaluation.runner import Questions
+
+    asked = ask(
+        found_names(config.benchmarks, inputs),
+        data=found_data(config.data, inputs),
+        variant=config.variant,
+        maximum_items=config.maximum_items,
+        accept_hashes=config.accept_hashes,
+        seed=config.seed,
+        log=out.log,
+    )
+    return [Questions(one.benchmark, one.dataset, one.items) for one in asked]
+
+
+def _tasks(config: Config, languages: set[str]) -> list[PageTask]:
     """The tasks of the configuration, with the facts of the pages' languages."""
     from tsugiki.evaluation.sentences import SentenceRules
     from tsugiki.evaluation.tasks.bits_per_byte import BitsPerByte
@@ -197,18 +312,18 @@ def _tasks(config: Config, languages: set[str]) -> list[Task]:
 
     rules = {}
     # Bits per byte needs no facts of a language, so a language without a pack can be measured with it.
-    if set(config.tasks) != {"bits-per-byte"}:
+    if set(config.page_tasks) - {"bits-per-byte"}:
         scripts = {language: load_pack(language).script for language in sorted(languages)}
         rules = {
             language: SentenceRules(frozenset(script.sentence_terminators), script.spaceless)
             for language, script in scripts.items()
         }
-    made: dict[str, Task] = {
+    made: dict[str, PageTask] = {
         "bits-per-byte": BitsPerByte(),
         "cloze": Cloze(config.cloze_items, config.cloze_choices, config.seed, rules),
         "generation": Generation(config.generation_prompts, config.generation_bytes, config.seed, rules),
     }
-    return [made[name] for name in config.tasks]
+    return [made[name] for name in config.page_tasks]
 
 
 def _loaders(

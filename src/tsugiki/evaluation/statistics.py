@@ -28,6 +28,7 @@ from tsugiki.errors import DataError
 
 Array = NDArray[np.float64]
 
+BOOTSTRAP = "studentised cluster bootstrap"
 _DRAWS_TIMES_CLUSTERS = 2_000_000
 """Bound on one block of resampling counts: 16 MB of float64."""
 
@@ -39,6 +40,8 @@ class Estimate:
     standard_error is the standard deviation of the bootstrap distribution (never sd / sqrt(draws), which
     estimates the error of the bootstrap's own mean). low and high are infinite where too few clusters exist
     for an interval (three or fewer). p is the two-sided p-value of "the ratio is 0", for differences.
+    method names how the interval (and the test) was made, in words; degrees are those of a t distribution,
+    infinite where none was used.
     """
 
     value: float
@@ -46,6 +49,8 @@ class Estimate:
     high: float
     standard_error: float
     p: float
+    method: str = BOOTSTRAP
+    degrees: float = inf
 
 
 @dataclass(frozen=True)
@@ -120,14 +125,7 @@ def cluster_bootstrap(sums: ClusterSums, *, draws: int, seed: int) -> tuple[Arra
     clusters, columns = sums.numerator_CM.shape
     x_CM, y_C = sums.numerator_CM, sums.denominator_C
     moments_C = np.concatenate([x_CM, x_CM**2, x_CM * y_C[:, None], y_C[:, None], (y_C**2)[:, None]], axis=1)
-    generator = np.random.default_rng(seed)
-    share_C = np.full(clusters, 1 / clusters)
-    block = max(1, _DRAWS_TIMES_CLUSTERS // clusters)
-    parts = []
-    for start in range(0, draws, block):
-        counts_RC = generator.multinomial(clusters, share_C, size=min(block, draws - start))
-        parts.append(counts_RC.astype(np.float64) @ moments_C)
-    total_R = np.concatenate(parts)
+    total_R = resampled_sums(moments_C, draws=draws, seed=seed)
     x_RM, xx_RM, xy_RM = np.split(total_R[:, : 3 * columns], 3, axis=1)
     y_R, yy_R = total_R[:, -2, None], total_R[:, -1, None]
     ratio_RM = x_RM / y_R
@@ -136,6 +134,26 @@ def cluster_bootstrap(sums: ClusterSums, *, draws: int, seed: int) -> tuple[Arra
     squares_RM[squares_RM <= 1e-12 * np.maximum(xx_RM, ratio_RM**2 * yy_R)] = 0
     correction = clusters / max(clusters - 1, 1)
     return ratio_RM, np.sqrt(correction * squares_RM) / y_R
+
+
+def resampled_sums(values_CK: Array, *, draws: int, seed: int) -> Array:
+    """Sums over clusters drawn with replacement, as many as there are: shape (R, K).
+
+    Clusters with the same values are one kind: how often a kind is drawn is multinomial with its share. Right
+    or wrong answers of three models have 8 kinds, so that 10,000 draws of 18,000 questions take milliseconds.
+    """
+    clusters = len(values_CK)
+    kinds_CK, count_C = np.unique(values_CK, axis=0, return_counts=True)
+    share_C = count_C / clusters
+    if 2 * len(kinds_CK) > clusters:  # nothing to gain: each cluster stays itself, in its own place
+        kinds_CK, share_C = values_CK, np.full(clusters, 1 / clusters)
+    generator = np.random.default_rng(seed)
+    block = max(1, _DRAWS_TIMES_CLUSTERS // len(kinds_CK))
+    parts = []
+    for start in range(0, draws, block):
+        counts_RC = generator.multinomial(clusters, share_C, size=min(block, draws - start))
+        parts.append(counts_RC.astype(np.float64) @ kinds_CK)
+    return np.concatenate(parts)
 
 
 def bootstrap_estimates(
@@ -147,10 +165,22 @@ def bootstrap_estimates(
     counting the observation itself (Davison and Hinkley 1997, Bootstrap Methods, eq. 4.11), and is never
     below 2^(1 - clusters), the smallest that a sign-flip test of so few clusters could give.
     """
-    _check_confidence(confidence)
     value_M = ratio_of_sums(sums)
     error_M = linearised_standard_error(sums)
-    ratio_RM, error_RM = cluster_bootstrap(sums, draws=draws, seed=seed)
+    drawn = cluster_bootstrap(sums, draws=draws, seed=seed)
+    return studentised_estimates(value_M, error_M, drawn, clusters=len(sums), confidence=confidence)
+
+
+def studentised_estimates(
+    value_M: Array, error_M: Array, drawn: tuple[Array, Array], *, clusters: int, confidence: float
+) -> list[Estimate]:
+    """Symmetric bootstrap-t from values, their errors and the same two in each draw (R, M).
+
+    clusters: how many were resampled; it bounds the p-value from below (`bootstrap_estimates`).
+    """
+    check_confidence(confidence)
+    ratio_RM, error_RM = drawn
+    draws = len(ratio_RM)
     t_RM = _studentised(np.abs(ratio_RM - value_M), error_RM, scale_M=np.abs(value_M))
     estimates = []
     for column, value in enumerate(value_M):
@@ -169,7 +199,7 @@ def bootstrap_estimates(
                 low=float(value) - half_width,
                 high=float(value) + half_width,
                 standard_error=float(ratio_RM[:, column].std(ddof=1)) if draws > 1 else inf,
-                p=min(1.0, max(p, 2.0 ** (1 - len(sums)))),
+                p=min(1.0, max(p, 2.0 ** (1 - clusters))),
             )
         )
     return estimates
@@ -203,7 +233,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 
     Unlike p +- z sqrt(p (1 - p) / n) it holds its coverage for small n and for shares near 0 and 1.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not 0 <= successes <= trials or trials < 1:
         raise DataError(
             f"{successes} successes in {trials} trials is impossible", hint="count 0 to n successes, n > 0"
@@ -240,6 +270,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's adjustment (1995): of the differences claimed, few are expected to be wrong.
+
+    Of what is rejected below q, at most a share q is expected to be wrong. Milder than Holm, which bounds the
+    chance of any wrong rejection.
+    """
+    count = len(p_values)
+    order = sorted(range(count), key=lambda index: p_values[index])
+    adjusted = [1.0] * count
+    lowest = 1.0
+    for rank in range(count, 0, -1):
+        index = order[rank - 1]
+        lowest = min(lowest, p_values[index] * count / rank)
+        adjusted[index] = lowest
+    return adjusted
+
+
 def minimum_detectable_difference(
     standard_error: float, *, confidence: float = 0.95, power: float = 0.8
 ) -> float:
@@ -251,6 +298,7 @@ def minimum_detectable_difference(
     return (normal.inv_cdf(0.5 + confidence / 2) + normal.inv_cdf(power)) * standard_error
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raise DataError unless 0 < confidence < 1."""
     if not 0 < confidence < 1:
         raise DataError(f"the confidence {confidence} is not between 0 and 1", hint="use 0.95")

@@ -84,6 +84,13 @@ class KeyValueCache:
         """Count `tokens` as held, after every layer was extended by them."""
         self.length += tokens
 
+    def attention(
+        self, layer: int, q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, window: int | None
+    ) -> Tensor:
+        """Extend a layer, and attend from the new tokens to all that it holds: (B, N, T, H)."""
+        k_BKTH, v_BKTH = self.extend(layer, k_BKTH, v_BKTH)
+        return attend(q_BNTH, k_BKTH, v_BKTH, None, window)
+
 
 def attend(
     q_BNTH: Tensor,

@@ -64,9 +64,11 @@ class Attention(nn.Module):
         q_BNTH = rotate(q_BTNH.transpose(1, 2), *rotation)
         k_BKTH = rotate(k_BTKH.transpose(1, 2), *rotation)
         v_BKTH = v_BTKH.transpose(1, 2)
-        if cache is not None:
-            k_BKTH, v_BKTH = cache.extend(self.layer, k_BKTH, v_BKTH)
-        out_BNTH = self.attend(q_BNTH, k_BKTH, v_BKTH, layout, self.window)
+        out_BNTH = (
+            self.attend(q_BNTH, k_BKTH, v_BKTH, layout, self.window)
+            if cache is None
+            else cache.attention(self.layer, q_BNTH, k_BKTH, v_BKTH, self.window)
+        )
         return self.o_proj(out_BNTH.transpose(1, 2).flatten(2))
 
 

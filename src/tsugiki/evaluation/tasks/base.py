@@ -32,7 +32,7 @@ class Measure:
 
 
 class Task(Protocol):
-    """A task: items from pages, rows from a model's answers."""
+    """A task as the runner knows it: rows from a model's answers to items."""
 
     @property
     def name(self) -> str:
@@ -44,12 +44,16 @@ class Task(Protocol):
         """How to read the scores; None where answers are shown and not scored."""
         ...
 
-    def items(self, pages: Sequence[Page]) -> list[Item]:
-        """The questions made from a dataset's pages; the same for every model."""
+    def rows(self, backend: Backend, items: Sequence[Item]) -> list[Row]:
+        """Ask the model and write one row an item (or one a sample), in the items' order."""
         ...
 
-    def rows(self, backend: Backend, items: Sequence[Item]) -> list[Row]:
-        """Ask the model and write one row an item, in the items' order."""
+
+class PageTask(Task, Protocol):
+    """A task whose items are made of held-out pages."""
+
+    def items(self, pages: Sequence[Page]) -> list[Item]:
+        """The questions made from a dataset's pages; the same for every model."""
         ...
 
 

@@ -1,0 +1,289 @@
+"""A model behind an OpenAI-style address (`http://host:8000/v1`) as a `Backend`: vLLM and its like.
+
+Only `POST /completions` is used. Log-likelihoods of a prompt come in one of two forms: `echo` with `logprobs`
+(OpenAI's, which vLLM serves too) or `prompt_logprobs` (vLLM's own). The server cuts texts into tokens, and
+puts its beginning-of-sequence token before them if its tokenizer does so; without one a text's first token
+can't be scored and is not counted. A prompt that does not fit the server's window is that item's error.
+
+A request that fails for a passing reason (no connection, no answer in time, 408, 429, 5xx) is sent again
+after a pause; one that goes on failing, or that the server refuses, leaves its item without an answer. An
+address that is wrong as a whole (no such path, no right to it) raises InputError at once.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from tsugiki.errors import InputError
+from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
+from tsugiki.evaluation.local import finish_text
+
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP states that may be gone the next time (RFC 9110, section 15; RFC 6585, section 4)."""
+_WRONG_ADDRESS = frozenset({301, 302, 307, 308, 401, 403, 404, 405})
+_LONGEST_PAUSE_S = 60.0
+_ANSWER_BYTES = 256 * 2**20
+_SEEDS = 2**31
+"""Seeds are sent modulo this: servers take them as 32- or 64-bit integers."""
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Server:
+    """An address and how to ask it.
+
+    model: as the server names it. likelihoods: the form in which it gives those of a prompt. concurrency:
+    requests under way at a time. maximum_tokens: a bound on what one request writes, beside the caps of the
+    prompts. pause_s: before a request is sent again; doubled each time.
+    """
+
+    address: str
+    model: str
+    likelihoods: Literal["echo", "prompt_logprobs"] = "echo"
+    boundary: Literal["joined", "context"] = "joined"
+    concurrency: int = 16
+    timeout_s: float = 600.0
+    retries: int = 4
+    pause_s: float = 1.0
+    maximum_tokens: int = 2048
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.address)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InputError(
+                f"{self.address} is no address of a server",
+                hint="write one such as http://localhost:8000/v1",
+            )
+
+
+class _RefusedError(Exception):
+    """The server has no answer to this one request; the message says why."""
+
+
+class _PassingError(Exception):
+    """The request may be answered the next time; `wait_s` is what the server asks for."""
+
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A key must not follow a redirect to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prompt as the server read it: its tokens, and ln p of each (None where there is none)."""
+
+    tokens: tuple[str, ...]
+    logs: tuple[float | None, ...]
+
+    def scored(self, first: int, truncated: bool = False) -> Likelihood:  # noqa: FBT001, FBT002
+        """-ln p of the tokens from `first` on; the very first of a text may lack one."""
+        logs = [log for place, log in enumerate(self.logs) if place >= first and (place or log is not None)]
+        if any(log is None or not math.isfinite(log) for log in logs):
+            return _failed("the server gave no log-probability for some tokens")
+        return Likelihood(-math.fsum(log for log in logs if log is not None), len(logs), truncated)
+
+
+class RemoteBackend:
+    """A `Backend`; answers come in the order of the questions, whatever the order of the server's."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._open = urllib.request.build_opener(_NoRedirect).open
+
+    def text_likelihoods(self, texts: Sequence[str]) -> list[Likelihood]:
+        """See `Backend`; there are no windows: a text longer than the server's is an error."""
+        return [
+            read if isinstance(read, Likelihood) else read.scored(0) for read in self._all(self._read, texts)
+        ]
+
+    def choice_likelihoods(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
+        """See `Backend`. The context is asked for alone too, to see where an option begins in tokens."""
+        joined = self._server.boundary == "joined"
+        texts = {question.context if joined else question.context.rstrip() for question in questions}
+        wholes = {question.context + option for question in questions for option in question.options}
+        asked = sorted((texts | wholes) - {""})
+        read = dict(zip(asked, self._all(self._read, asked), strict=True))
+        read[""] = _Read((), ())
+        return [self._options(question, read, joined=joined) for question in questions]
+
+    def _options(
+        self, question: Choices, read: dict[str, _Read | Likelihood], *, joined: bool
+    ) -> tuple[Likelihood, ...]:
+        context = read[question.context if joined else question.context.rstrip()]
+        wholes = [read[question.context + option] for option in question.options]
+        failed = [one for one in (context, *wholes) if isinstance(one, Likelihood)]
+        good = [one for one in wholes if isinstance(one, _Read)]
+        if failed or not isinstance(context, _Read):
+            return tuple(failed[0] for _ in wholes)
+        shared = len(context.tokens)
+        if joined:
+            shared = min(_common(whole.tokens, context.tokens) for whole in good) if good else 0
+        return tuple(whole.scored(shared) for whole in good)
+
+    def continuations(self, prompts: Sequence[Prompt]) -> list[Continuation]:
+        """See `Backend`. Stops and caps are looked for here too."""
+        return self._all(self._write, prompts)
+
+    def _all(self, ask: Callable[[Asked], Answer], asked: Sequence[Asked]) -> list[Answer]:
+        with ThreadPoolExecutor(self._server.concurrency) as pool:
+            return list(pool.map(ask, asked))
+
+    def _read(self, text: str) -> _Read | Likelihood:
+        """The server's tokens of a text; an error where there is no answer."""
+        body: dict[str, Any] = {"prompt": text, "max_tokens": 1, "temperature": 0}
+        if self._server.likelihoods == "echo":
+            body |= {"echo": True, "logprobs": 1}
+        else:
+            body |= {"prompt_logprobs": 0}
+        try:
+            said = self._ask(body)
+            if self._server.likelihoods == "echo":
+                return _from_echo(said, text)
+            return _from_prompt_logprobs(said)
+        except _RefusedError as error:
+            return _failed(str(error))
+
+    def _write(self, prompt: Prompt) -> Continuation:
+        sampling = prompt.sampling
+        bound = min(prompt.maximum_bytes, prompt.maximum_tokens or prompt.maximum_bytes)
+        body: dict[str, Any] = {
+            "prompt": prompt.text,
+            "max_tokens": max(1, min(bound, self._server.maximum_tokens)),
+            "temperature": sampling.temperature if sampling else 0,
+            "seed": prompt.seed % _SEEDS,
+        }
+        if sampling:
+            body |= {"top_p": sampling.top_p} | ({"top_k": sampling.top_k} if sampling.top_k else {})
+        if prompt.stops:
+            body["stop"] = list(prompt.stops)
+        try:
+            said = self._ask(body)
+            choice = said["choices"][0]
+            text, ended = _text(choice["text"]), choice.get("finish_reason") == "stop"
+            tokens = int((said.get("usage") or {}).get("completion_tokens") or 0)
+        except _RefusedError as error:
+            return Continuation("", 0, truncated=False, error=str(error))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            return Continuation("", 0, truncated=False, error=_nonsense(error))
+        answer = finish_text(prompt, text, tokens, ended, cut_prompt=False)
+        stop = choice.get("stop_reason")
+        if answer.stop is None and not answer.truncated and isinstance(stop, str) and stop in prompt.stops:
+            return Continuation(answer.text, tokens, truncated=False, stop=stop)
+        return answer
+
+    def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The server's answer; sent again as often as `retries` says. Raises _RefusedError, InputError."""
+        pause_s = self._server.pause_s
+        for left in range(self._server.retries, -1, -1):
+            try:
+                return self._send({"model": self._server.model, **body})
+            except _PassingError as error:
+                if not left:
+                    raise _RefusedError(f"{error}, {self._server.retries + 1} times") from error
+                time.sleep(min(_LONGEST_PAUSE_S, error.wait_s or pause_s))
+                pause_s *= 2
+        raise AssertionError  # the loop returns or raises
+
+    def _send(self, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self._server.key:
+            headers["Authorization"] = f"Bearer {self._server.key}"
+        url = f"{self._server.address.rstrip('/')}/completions"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (http(s) only)
+        try:
+            with self._open(request, timeout=self._server.timeout_s) as response:
+                said = json.loads(response.read(_ANSWER_BYTES))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._fault(error) from error
+        except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut off
+            reason = getattr(error, "reason", error)
+            raise _PassingError(f"the server did not answer ({reason})") from error
+        except ValueError as error:
+            raise _PassingError(f"the server's answer is not JSON ({error})") from error
+        if not isinstance(said, dict):
+            raise _RefusedError(_nonsense(TypeError(f"a {type(said).__name__}")))
+        return said
+
+    def _fault(self, error: urllib.error.HTTPError) -> Exception:
+        said = error.read(2000).decode("utf-8", "replace").strip()
+        message = f"the server says {error.code}: {said or error.reason}"
+        if error.code in _WRONG_ADDRESS:
+            return InputError(
+                f"{self._server.address}: {message}",
+                hint="check the address (it ends with /v1), the model's name and the key",
+            )
+        if error.code not in _PASSING:
+            return _RefusedError(message)
+        wait = error.headers.get("Retry-After", "")
+        return _PassingError(message, float(wait) if wait.isdigit() else None)
+
+
+def _from_echo(said: dict[str, Any], text: str) -> _Read:
+    """OpenAI's form: tokens and token_logprobs of prompt and answer; the answer's one is left out."""
+    try:
+        given = said["choices"][0]["logprobs"]
+        tokens = tuple(map(str, given["tokens"]))
+        logs = tuple(None if log is None else float(log) for log in given["token_logprobs"])
+        written = (said.get("usage") or {}).get("completion_tokens")
+        count = len(tokens) - (written if isinstance(written, int) else 1)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _RefusedError(_nonsense(error)) from error
+    if len(tokens) != len(logs) or count < 1:
+        raise _RefusedError(
+            f"the server gave {len(tokens)} tokens and {len(logs)} log-probabilities "
+            f"for {len(text)} characters"
+        )
+    return _Read(tokens[:count], logs[:count])
+
+
+def _from_prompt_logprobs(said: dict[str, Any]) -> _Read:
+    """VLLM's form: for each token of the prompt, {its id: {"logprob": ...}}; null for the first."""
+    try:
+        given = said["choices"][0]["prompt_logprobs"]
+        # A first token without a number has no id either: it is the same in every prompt, or scored in none.
+        entries = [next(iter(entry.items())) if entry else ("", None) for entry in given]
+        logs = tuple(None if about is None else float(about["logprob"]) for _, about in entries)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise _RefusedError(_nonsense(error)) from error
+    return _Read(tuple(token for token, _ in entries), logs)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text is a {type(value).__name__}")
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _nonsense(error: Exception) -> str:
+    return f"the server's answer is not in OpenAI's form ({type(error).__name__}: {error})"
+
+
+def _failed(message: str) -> Likelihood:
+    return Likelihood(math.nan, 0, error=message)
+
+
+def _common(left: Sequence[str], right: Sequence[str]) -> int:
+    """How many tokens two texts begin with alike."""
+    pairs = zip(left, right, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

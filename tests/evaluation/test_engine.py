@@ -1,0 +1,377 @@
+"""Shared prefixes, packed rows and texts written side by side: the same numbers as one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tsugiki.errors import InputError
+from tsugiki.evaluation import branches
+from tsugiki.evaluation.backend import Choices, Prompt, Sampling
+from tsugiki.evaluation.branches import plan_branches
+from tsugiki.evaluation.choosing import BROKEN, choose, draw
+from tsugiki.evaluation.decoder import DecoderBackend, DecoderModel
+from tsugiki.evaluation.loading import Engine, is_ours, load_backend, maximum_positions
+from tsugiki.evaluation.prefix import attention_part, merged
+from tsugiki.evaluation.tokens import Scored, Writing
+from tsugiki.models.config import preset
+from tsugiki.models.decoder import Decoder, initialise
+from tsugiki.models.directory import write_tokenizer
+from tsugiki.models.generation import generate
+from tsugiki.models.tokenizer import load_tokenizer
+
+WORDS = "page file model data reader the of a".split()  # noqa: SIM905
+
+
+@pytest.fixture(autouse=True)
+def _share_much(monkeypatch):
+    """Nano texts are short: every shared token is worth a prefix here."""
+    monkeypatch.setattr(branches, "MINIMUM_SAVING", 1)
+    monkeypatch.setattr(branches.plan_branches, "__defaults__", (1,))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(world):
+    return load_tokenizer(world.path("base"))
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral window", "qwen2 window"])
+def decoder(request):
+    """The llama-nano shape, and families whose layers see the last 7 tokens only."""
+    family = request.param.split()[0]
+    shape = replace(preset("llama-nano"), vocabulary_size=384, max_positions=128, initializer_std=0.15)
+    if "window" in request.param:
+        shape = replace(shape, family=family, sliding_window=7)
+    made = Decoder(shape)
+    initialise(made, 3)
+    return made.eval()
+
+
+def naive_nll(decoder, context, tail) -> float:
+    ids = torch.tensor([[*map(int, context), *map(int, tail)]])
+    with torch.inference_mode():
+        logs = decoder(ids)[0].double().log_softmax(-1)
+    places = torch.arange(len(context) - 1, len(context) + len(tail) - 1)
+    return -logs[places, ids[0, len(context) :]].sum().item()
+
+
+def random_questions(generator, count=9):
+    """Contexts with beginnings in common on two levels, and tails of one to six tokens."""
+    shared = generator.integers(0, 380, 12).tolist()
+    inner = [shared + generator.integers(0, 380, 5).tolist() for _ in range(2)]
+    asked = []
+    for number in range(count):
+        start = inner[number % 2] if number % 3 else shared[: number + 2]
+        context = np.array(start + generator.integers(0, 380, 1 + number % 4).tolist())
+        tails = tuple(generator.integers(0, 380, 1 + (number + t) % 6) for t in range(1 + number % 4))
+        asked.append(Scored(context, tails))
+    return asked
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 37, 4096])
+def test_score_shared_prefixes_and_packed_tails_equal_one_by_one(decoder, tokenizer, batch_tokens):
+    asked = random_questions(np.random.default_rng(0))
+    found = DecoderModel(decoder, tokenizer, batch_tokens=batch_tokens).score(asked)
+    for question, nlls in zip(asked, found, strict=True):
+        for tail, nll in zip(question.tails, nlls, strict=True):
+            assert nll == pytest.approx(naive_nll(decoder, question.context_T, tail), abs=1e-4, rel=1e-5)
+
+
+def test_score_batch_of_one_against_many_gives_same_values_and_argmax(decoder, tokenizer):
+    asked = random_questions(np.random.default_rng(1), 16)
+    model = DecoderModel(decoder, tokenizer, batch_tokens=4096)
+    together = model.score(asked)
+    for question, nlls in zip(asked, together, strict=True):
+        [alone] = DecoderModel(decoder, tokenizer, batch_tokens=4096).score([question])
+        assert nlls == pytest.approx(alone, rel=1e-5)
+        assert np.argmin(nlls) == np.argmin(alone)
+
+
+def test_score_kept_prefix_gives_the_same_bits(decoder, tokenizer):
+    """A second unit finds the first one's prefix; a resumed run does not. Their bytes have to be equal."""
+    asked = random_questions(np.random.default_rng(2))
+    warm = DecoderModel(decoder, tokenizer, batch_tokens=64)
+    warm.score(asked)
+    assert warm.score(asked) == DecoderModel(decoder, tokenizer, batch_tokens=64).score(asked)
+
+
+def test_score_computes_a_shared_prefix_once(decoder, tokenizer, monkeypatch):
+    tokens = []
+    embed = Decoder.embed
+    monkeypatch.setattr(Decoder, "embed", lambda self, ids: tokens.append(ids.numel()) or embed(self, ids))
+    prefix = list(range(60))
+    asked = [
+        Scored(np.array([*prefix, 100 + n, 7]), (np.array([1]), np.array([2]), np.array([3])))
+        for n in range(10)
+    ]
+    DecoderModel(decoder, tokenizer, batch_tokens=4096).score(asked)
+    assert sum(tokens) == 60 + 10 * 2  # options of one token need no token of their own
+
+
+def test_prefixes_memory_is_bounded(decoder, tokenizer, monkeypatch):
+    monkeypatch.setattr("tsugiki.evaluation.decoder._KEPT_BYTES", 0)
+    model = DecoderModel(decoder, tokenizer, batch_tokens=64)
+    asked = random_questions(np.random.default_rng(2))
+    assert model.score(asked) == DecoderModel(decoder, tokenizer, batch_tokens=64).score(asked)
+    assert not model._prefixes
+
+
+def writings(count=9, **changes):
+    generator = np.random.default_rng(5)
+    shared = generator.integers(2, 360, 9)
+    return [
+        Writing(
+            np.concatenate((shared[: 9 - n % 2], generator.integers(2, 360, 1 + n))),
+            **{"maximum_tokens": 5 + 3 * n, "maximum_bytes": 10**6, "seed": n} | changes,
+        )
+        for n in range(count)
+    ]
+
+
+def test_write_greedy_equals_one_sequence_at_a_time(decoder, tokenizer):
+    """Nine texts of different lengths in four places: every place is taken by several texts in turn."""
+    jobs = writings()
+    model = DecoderModel(decoder, tokenizer, batch_tokens=10)  # 160 keys: four rows at most
+    for job, found in zip(jobs, model.write(jobs), strict=True):
+        expected = generate(
+            decoder,
+            job.prompt_T,
+            job.maximum_tokens,
+            tokenizer.eos_id,
+            pieces=tokenizer.size,
+        )
+        assert found.ids == expected
+        assert found.ended == (len(expected) < job.maximum_tokens)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.9), Sampling(0.7, 20), Sampling(1.0, 0, 0.8)])
+def test_write_sampled_is_the_same_alone_and_among_others(decoder, tokenizer, sampling):
+    jobs = writings(sampling=sampling)
+    together = DecoderModel(decoder, tokenizer, batch_tokens=4096).write(jobs)
+    alone = [DecoderModel(decoder, tokenizer, batch_tokens=7).write([job])[0] for job in jobs]
+    assert together == alone
+    other = DecoderModel(decoder, tokenizer, batch_tokens=4096).write(writings(sampling=sampling, seed=99))
+    assert [one.ids for one in other] != [one.ids for one in together]
+
+
+def test_write_broken_weights_are_reported_not_decoded(decoder, tokenizer):
+    broken = Decoder(decoder.config)  # NaN
+    found = DecoderModel(broken, tokenizer, batch_tokens=64).write(writings(2))
+    assert [(one.broken, one.ids) for one in found] == [(True, []), (True, [])]
+
+
+def backend(world, **changes):
+    return load_backend(
+        world.path("base"), Engine(**{"context_length": 128, "stride": 64, "batch_tokens": 512} | changes)
+    )
+
+
+def test_continuations_stop_ends_the_text_before_it(world):
+    ours = backend(world)
+    prompts = [Prompt(f"The {word}", 90, n, Sampling(0.8, 40), stops=("",)) for n, word in enumerate(WORDS)]
+    plain = ours.continuations(prompts)
+    long = [(p, a) for p, a in zip(prompts, plain, strict=True) if len(a.text) > 9]
+    assert len(long) > 4
+    for prompt, answer in long:
+        stop = answer.text[4:6]
+        [cut] = ours.continuations([replace(prompt, stops=("never seen", stop))])
+        assert cut.text == answer.text[: answer.text.index(stop)]
+        assert (cut.stop, cut.truncated) == (stop, False)
+        assert cut.tokens <= answer.tokens
+
+
+def test_continuations_token_cap_counts_tokens(world):
+    prompts = [Prompt(f"The {w}", 10_000, n, Sampling(), maximum_tokens=3) for n, w in enumerate(WORDS)]
+    answers = backend(world).continuations(prompts)
+    assert {(a.tokens, a.truncated) for a in answers if a.truncated} == {(3, True)}
+    assert all(answer.tokens < 3 for answer in answers if not answer.truncated)
+
+
+def test_continuations_prompt_may_fill_the_window_but_for_the_answer(world, texts, tokenizer):
+    ours = backend(world, context_length=64, stride=32)
+    whole = tokenizer.encode_batch([texts["english"][0]])[0]
+    text = tokenizer.decode(whole[:58])
+    fits, cut = ours.continuations([Prompt(text, 5, 0), Prompt(texts["english"][0], 5, 0)])
+    assert (fits.cut_prompt, cut.cut_prompt) == (False, True)
+
+
+def test_continuations_special_piece_in_a_prompt_is_text(world):
+    a, b = backend(world).continuations([Prompt("x<|end_of_text|>", 30, 0), Prompt("x", 30, 0)])
+    assert a.text != b.text
+
+
+@pytest.mark.parametrize("context", ["The page ", "The page", "the rea", "A\n", "日本 "])
+def test_boundary_context_is_the_harness_rule(world, tokenizer, context):
+    """lm-evaluation-harness 0.4.13, api/model.py `_encode_pair`, computed by hand."""
+    decoder = backend(world)._model._decoder
+    options = ("der of", " a", "学習")
+    [found] = backend(world, boundary="context").choice_likelihoods([Choices(context, options)])
+    alone = tokenizer.encode_batch([context.rstrip()])[0].tolist()
+    for option, answer in zip(options, found, strict=True):
+        tail = tokenizer.encode_batch([context + option])[0].tolist()[len(alone) :]
+        assert answer.tokens == len(tail)
+        expected = naive_nll(decoder, [tokenizer.bos_id, *alone], tail)
+        assert answer.nll_nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_start_left_out_begins_with_the_context(world, tokenizer):
+    ours = backend(world, start=False)
+    ids = tokenizer.encode_batch(["The page", "The page is"])
+    [[answer]] = ours.choice_likelihoods([Choices("The page", (" is",))])
+    expected = naive_nll(ours._model._decoder, ids[0], ids[1][len(ids[0]) :].astype(int))
+    assert answer.nll_nats == pytest.approx(expected, rel=1e-4)
+    [[empty]] = ours.choice_likelihoods([Choices("", ("The page",))])
+    assert empty.tokens == len(ids[0])
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=12), st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_plan_branches_every_sequence_stands_once_behind_its_own_beginning(sequences, saving):
+    arrays = [np.array(sequence, dtype=np.int64) for sequence in sequences]
+    seen = []
+
+    def look(branch, parent):
+        assert branch.start == parent
+        for row in branch.rows:
+            seen.append(row)
+            assert sequences[row][: branch.length] == sequences[branch.example][: branch.length]
+        for child in branch.children:
+            assert child.length > branch.length
+            assert sequences[child.example][: branch.length] == sequences[branch.example][: branch.length]
+            look(child, branch.length)
+
+    look(plan_branches(arrays, saving), 0)
+    assert sorted(seen) == list(range(len(sequences)))
+
+
+def test_plan_branches_nested_beginnings_without_end_stay_shallow():
+    arrays = [np.ones(length, dtype=np.int64) for length in range(600)]
+    branch = plan_branches(arrays, 10**9)
+    assert len(branch.rows) == 600
+    assert plan_branches(arrays, 1).children
+
+
+def test_attention_part_merges_to_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
+    wide_k, wide_v = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    whole = torch.nn.functional.scaled_dot_product_attention(q, wide_k, wide_v)
+    parts = [attention_part(q, k[:, :, part], v[:, :, part]) for part in (slice(0, 4), slice(4, 9))]
+    torch.testing.assert_close(merged(*parts), whole)
+
+
+def test_attention_part_other_devices_compute_the_same(monkeypatch):
+    """The path of devices without the CPU's kernel, run on the CPU; blocks of one query."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 6, 8, generator=generator) for heads in (4, 2, 2))
+    mask = torch.zeros(2, 1, 6, 6).masked_fill(torch.ones(6, 6).triu(2).bool(), -torch.inf)
+    expected = [attention_part(q, k, v, mask), attention_part(q, k, v, causal=True)]
+    monkeypatch.setattr("tsugiki.evaluation.prefix._SCORES_BYTES", 1)
+    monkeypatch.setattr("tsugiki.evaluation.prefix.HAS_KERNEL", frozenset())
+    for ours, theirs in zip(
+        [attention_part(q, k, v, mask), attention_part(q, k, v, causal=True)], expected, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "allowed"),
+    [(Sampling(1.0), 8), (Sampling(1.0, 3), 3), (Sampling(1.0, 0, 0.5), 2), (Sampling(0.1, 0, 1e-9), 1)],
+)
+def test_draw_follows_the_distribution_within_the_bounds(sampling, allowed):
+    shares = torch.tensor([0.05, 0.3, 0.02, 0.25, 0.13, 0.15, 0.06, 0.04]).double()
+    uniforms = (torch.arange(20_000).double() + 0.5) / 20_000
+    drawn = draw(shares.log().expand(20_000, -1), sampling, uniforms)
+    counts = torch.bincount(drawn, minlength=8).double() / 20_000
+    kept = shares.argsort(descending=True)[:allowed]
+    expected = torch.zeros(8).double()
+    expected[kept] = shares[kept] / shares[kept].sum()
+    torch.testing.assert_close(counts, expected, atol=1e-3, rtol=0)
+
+
+def test_choose_marks_rows_that_are_no_numbers():
+    logits = torch.tensor([[0.0, 2.0], [torch.nan, 1.0], [1.0, torch.inf], [3.0, -torch.inf]])
+    assert choose(logits, [None] * 4, [torch.Generator()] * 4) == [1, BROKEN, BROKEN, 0]
+
+
+@pytest.fixture(scope="module")
+def gpt2(world, tokenizer, tmp_path_factory):
+    """A family that our decoder does not know, with the tokenizer of `base`."""
+    directory = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    shape = {"vocab_size": 384, "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3)).eval()
+    model.save_pretrained(directory)
+    write_tokenizer(tokenizer, directory)
+    return directory, model
+
+
+def test_transformers_model_equals_the_model_itself(gpt2, tokenizer, texts):
+    directory, model = gpt2
+    assert not is_ours(directory)
+    assert maximum_positions(directory) == 96
+    ours = load_backend(directory, Engine(96, 48, 300))
+    questions = [Choices(page[:60], (" a", " the", page[60:80])) for page in texts["english"][:4]]
+    for question, options in zip(questions, ours.choice_likelihoods(questions), strict=True):
+        context = tokenizer.encode_batch([question.context])[0].tolist()
+        for option, answer in zip(question.options, options, strict=True):
+            ids = [tokenizer.bos_id, *tokenizer.encode_batch([question.context + option])[0].tolist()]
+            with torch.inference_mode():
+                logs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+            places = range(len(ids) - answer.tokens, len(ids))
+            assert answer.tokens >= len(ids) - 1 - len(context)
+            assert answer.nll_nats == pytest.approx(
+                -sum(logs[p - 1, ids[p]].item() for p in places), rel=1e-5
+            )
+
+
+def test_transformers_model_writes_as_generate_does(gpt2, tokenizer):
+    directory, model = gpt2
+    prompts = [Prompt(f"The {word}", 10_000, 0, maximum_tokens=8) for word in WORDS]
+    ours = load_backend(directory, Engine(96, 48, 300)).continuations(prompts)
+    for prompt, answer in zip(prompts, ours, strict=True):
+        ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode_batch([prompt.text])[0].tolist()]])
+        theirs = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False,
+            suppress_tokens=list(range(tokenizer.size, 384)), eos_token_id=tokenizer.eos_id, pad_token_id=0,
+        )  # fmt: skip
+        written = [int(t) for t in theirs[0, ids.shape[1] :] if int(t) != tokenizer.eos_id]
+        assert answer.text == tokenizer.decode(written).rstrip("\ufffd") or not answer.truncated
+
+
+def test_transformers_model_lacking_weights_raises(gpt2, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    directory, _ = gpt2
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop("transformer.h.0.mlp.c_fc.weight")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lack 1 tensors"):
+        load_backend(tmp_path, Engine(96, 48, 300))
+
+
+def test_load_backend_model_that_needs_its_own_code_raises(gpt2, tmp_path):
+    directory, _ = gpt2
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "home-made", "auto_map": {"AutoModelForCausalLM": "x.Y"}}'
+    )
+    (tmp_path / "x.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(InputError, match="neither Tsugiki nor transformers"):
+        load_backend(tmp_path, Engine(96, 48, 300))
+
+
+def test_decoder_backend_pieces_are_the_tokenizers(world, tokenizer):
+    ours = backend(world)
+    assert isinstance(ours, DecoderBackend)
+    [pieces] = ours.pieces(["The page"])
+    assert [tokenizer.pieces.index(p) for p in pieces] == tokenizer.encode_batch(["The page"])[0].tolist()
