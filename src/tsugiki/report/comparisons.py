@@ -25,6 +25,7 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Pair:
     """`difference` = score of `model` minus score of `baseline` on the same items, with its interval.
 
     relative is the difference as a share of the baseline's score; detectable is the smallest difference
-    that the items could have shown; verdict is "better", "worse" or "no difference seen".
+    that the items could have shown; verdict is "better", "worse" or "no difference seen". test names the
+    test; needed is how many items a difference of `interest` would need, where it is known.
     """
 
     baseline: str
@@ -45,6 +47,9 @@ class Pair:
     relative: float | None
     detectable: float | None
     verdict: str
+    test: str = ""
+    interest: float | None = None
+    needed: float | None = None
 
     def flipped(self, baseline_score: float | None) -> Pair:
         """The same comparison with the parts exchanged; `baseline_score` is that of the new baseline."""
@@ -80,6 +85,17 @@ class Task:
     chance: float | None
     estimates: tuple[Estimate, ...]
     pairs: tuple[Pair, ...]
+    other_scores: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+
+    @property
+    def in_bits(self) -> bool:
+        """Whether the score counts bits; all others are shares of 1, shown as per cent."""
+        return self.name == BITS_PER_BYTE or self.lower_is_better
+
+    @property
+    def label(self) -> str:
+        """The task, and its dataset where that is something else."""
+        return self.name if self.dataset in {"", self.name} else f"{self.name}, {self.dataset}"
 
     def estimate(self, model: str) -> Estimate | None:
         """The score of `model`, or None where it was not scored."""
@@ -97,6 +113,16 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Average:
+    """The mean over the tasks of a language, or of all where `language` is empty."""
+
+    language: str
+    tasks: int
+    estimates: tuple[Estimate, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All that one evaluate stage found; `fault` says why there is nothing."""
 
@@ -109,6 +135,8 @@ class Comparison:
     generations: tuple[Row, ...]
     alarms: tuple[Any, ...]
     fault: str = ""
+    averages: tuple[Average, ...] = ()
+    regressions: tuple[Row, ...] = ()
 
 
 def read_comparisons(run: Run) -> list[Comparison]:
@@ -123,6 +151,11 @@ def _read(stage: Stage) -> Comparison:
         data, fault = {}, error.message.replace(str(stage.directory), stage.name)
     if stage.changed(COMPARISON):
         data, fault = {}, f"{stage.name}/{COMPARISON} was changed after the stage had finished"
+    return comparison_of(data, stage, fault)
+
+
+def comparison_of(data: Any, stage: Stage, fault: str = "") -> Comparison:
+    """The contents of a comparison.json, of whatever shape; what has the wrong type counts as absent."""
     alarms = facts.section({"data": data}, "data").get("alarms")
     tasks = tuple(_task(row) for row in facts.rows(data, "tasks"))
     return Comparison(
@@ -135,6 +168,18 @@ def _read(stage: Stage) -> Comparison:
         generations=tuple(facts.rows(data, "generations")),
         alarms=tuple(alarms) if isinstance(alarms, list) else (),
         fault=fault,
+        averages=tuple(_average(row) for row in facts.rows(data, "averages")),
+        regressions=tuple(facts.rows(data, "regressions")),
+    )
+
+
+def _average(row: Row) -> Average:
+    tasks = row.get("tasks")
+    return Average(
+        language=facts.text(row, "language"),
+        tasks=len(tasks) if isinstance(tasks, list) else 0,
+        estimates=estimates_of(facts.section(row, "by_model")),
+        pairs=tuple(pair for entry in facts.rows(row, "pairs") if (pair := _pair(entry)) is not None),
     )
 
 
@@ -147,7 +192,7 @@ def estimates_of(by_model: Row) -> tuple[Estimate, ...]:
         low, high = facts.number(by_model, model, "low"), facts.number(by_model, model, "high")
         score = plain if value is None else value
         if score is not None:
-            found.append(Estimate(model, score, low, high))
+            found.append(Estimate(model, score, low, high, facts.text(by_model, model, "method")))
     return tuple(found)
 
 
@@ -165,6 +210,10 @@ def _task(row: Row) -> Task:
         chance=facts.number(row, "chance"),
         estimates=estimates_of(facts.section(row, "by_model")),
         pairs=tuple(pair for entry in facts.rows(row, "pairs") if (pair := _pair(entry)) is not None),
+        other_scores=tuple(
+            (name, tuple(facts.pairs(row, "other_scores", name)))
+            for name in sorted(facts.section(row, "other_scores"))
+        ),
     )
 
 
@@ -183,4 +232,7 @@ def _pair(row: Row) -> Pair | None:
         relative=facts.number(row, "relative"),
         detectable=facts.number(row, "detectable"),
         verdict=facts.text(row, "verdict") or "no difference seen",
+        test=facts.text(row, "test"),
+        interest=facts.number(row, "interest"),
+        needed=facts.number(row, "needed"),
     )

@@ -15,9 +15,12 @@ from tsugiki.report.figures.lines import Point, scatter
 from tsugiki.report.formatting import exact, fixed, interval, percent, plural, signed
 from tsugiki.report.languages import language_name
 from tsugiki.report.run import Palette, Run
+from tsugiki.report.sections.browser import COLUMNS, Browser, browsers
+from tsugiki.report.sections.overview import Overview, overview
 from tsugiki.report.sections.verdict import Roles, roles
 from tsugiki.report.text import clip
 
+_OPEN_TASKS = 6
 _OPEN_GENERATIONS = 4
 _MOST_GENERATIONS = 24
 _MOST_DOMAINS = 12
@@ -34,6 +37,7 @@ class TaskView:
     unit: str
     figures: tuple[Figure, ...]
     domains: Figure | None
+    browser: Browser | None
     scored: tuple[tuple[Estimate, str], ...]
 
 
@@ -65,6 +69,12 @@ class EvaluationView:
     generations: tuple[Generation, ...]
     more_generations: tuple[Generation, ...]
     alarms: tuple[str, ...]
+    overview: Overview
+
+    @property
+    def folded(self) -> bool:
+        """Whether the tasks are folded away behind the overview: with many, nobody finds anything."""
+        return len(self.tasks) > _OPEN_TASKS
 
 
 def evaluations(run: Run, comparisons: Sequence[Comparison], palette: Palette) -> list[EvaluationView]:
@@ -73,11 +83,24 @@ def evaluations(run: Run, comparisons: Sequence[Comparison], palette: Palette) -
 
 
 def _view(run: Run, comparison: Comparison, palette: Palette) -> EvaluationView:
-    per_page = _per_page(run, comparison, palette)
-    # the target language first; within a language in the stage's own order
+    rows = _stage_rows(comparison)
     found = roles(run, comparison)
+    return comparison_view(comparison, palette, rows, found, run.language)
+
+
+def comparison_view(
+    comparison: Comparison,
+    palette: Palette,
+    rows: Sequence[facts.Row],
+    found: Roles | None,
+    language: str,
+) -> EvaluationView:
+    """The view of a comparison; rows: of its scores, for pages and items one by one; language: the target."""
+    per_page = _per_page(comparison, rows, found, palette)
+    items = browsers(rows, (found.baseline, found.adapted), palette) if found else {}
+    # the target language first; within a language in the stage's own order
     ordered = sorted(
-        comparison.tasks, key=lambda task: (task.name != BITS_PER_BYTE, task.language != run.language)
+        comparison.tasks, key=lambda task: (task.name != BITS_PER_BYTE, task.language != language)
     )
     tasks = [
         _task_view(
@@ -85,10 +108,11 @@ def _view(run: Run, comparison: Comparison, palette: Palette) -> EvaluationView:
             _facing(task, found),
             palette,
             per_page.get((task.name, task.dataset), []),
+            items.get((task.name, task.dataset)),
         )
         for index, task in enumerate(ordered)
     ]
-    chosen = _by_turns(comparison.generations, run.language)[:_MOST_GENERATIONS]
+    chosen = _by_turns(comparison.generations, language)[:_MOST_GENERATIONS]
     generations = [_generation(row, palette) for row in chosen]
     return EvaluationView(
         comparison=comparison,
@@ -96,6 +120,7 @@ def _view(run: Run, comparison: Comparison, palette: Palette) -> EvaluationView:
         generations=tuple(generations[:_OPEN_GENERATIONS]),
         more_generations=tuple(generations[_OPEN_GENERATIONS:]),
         alarms=tuple(_alarm(alarm) for alarm in comparison.alarms),
+        overview=overview(comparison, palette, language),
     )
 
 
@@ -119,22 +144,31 @@ def _alarm(alarm: object) -> str:
     return facts.text(alarm, "message") or facts.text(alarm, "sentence") or str(alarm)
 
 
-def _task_view(key: str, task: Task, palette: Palette, pages: Sequence[Figure]) -> TaskView:
-    bits = task.name == BITS_PER_BYTE
-    unit = "bits per byte" if bits else f"{task.metric}, %"
+def _task_view(
+    key: str, task: Task, palette: Palette, pages: Sequence[Figure], browser: Browser | None
+) -> TaskView:
+    bits = task.in_bits
+    unit = task.metric if bits else f"{task.metric}, %"
     factor = 1.0 if bits else 100.0
     language = language_name(task.language)
-    what = "Bits per byte" if bits else f"{task.name.capitalize()} {task.metric}"
+    what = task.metric.capitalize() if bits else f"{_first_upper(task.name)} {task.metric}"
+    of_pages = task.dataset != task.name
     draw = _Intervals(key, task, palette, factor, unit, what, language)
     figures = [figure for figure in (draw.scores(), draw.differences(), *pages) if figure is not None]
     return TaskView(
         task=task,
-        title=f"{what} on held-out {language} pages",
+        title=f"{what} on held-out {language} pages" if of_pages else f"{what}, {language}",
         unit=unit,
         figures=tuple(figures),
         domains=draw.domains(),
+        browser=browser,
         scored=tuple((estimate, palette.css(estimate.model)) for estimate in task.estimates),
     )
+
+
+def _first_upper(name: str) -> str:
+    """`cloze` -> `Cloze`; names with capitals of their own (JSQuAD) stay."""
+    return name.capitalize() if name.islower() else name
 
 
 @dataclass(frozen=True)
@@ -233,14 +267,14 @@ class _Intervals:
         )
 
 
-def _per_page(run: Run, comparison: Comparison, palette: Palette) -> dict[tuple[str, str], list[Figure]]:
+def _per_page(
+    comparison: Comparison, rows: Sequence[facts.Row], found: Roles | None, palette: Palette
+) -> dict[tuple[str, str], list[Figure]]:
     """For each bits-per-byte dataset: every held-out page under the adapted model and under each rival."""
-    found = roles(run, comparison)
-    scores = _page_scores(comparison)
     figures: dict[tuple[str, str], list[Figure]] = {}
     if found is None:
         return figures
-    for index, (dataset, by_model) in enumerate(sorted(scores.items())):
+    for index, (dataset, by_model) in enumerate(sorted(_page_scores(rows).items())):
         after = by_model.get(found.adapted, {})
         for rival in (found.baseline, found.control):
             before = by_model.get(rival, {})
@@ -252,16 +286,22 @@ def _per_page(run: Run, comparison: Comparison, palette: Palette) -> dict[tuple[
     return figures
 
 
-def _page_scores(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
-    """Bits per byte by dataset, model and page; empty where the rows are missing or not the stage's own."""
+def _stage_rows(comparison: Comparison) -> list[facts.Row]:
+    """The rows of a stage's scores; empty where they are missing or not the stage's own."""
     if comparison.stage.changed(SCORES):
-        return {}
+        return []
     try:
         table = read_scores(comparison.stage.directory)
     except InputError:
-        return {}
+        return []
+    rows: list[facts.Row] = table.select([n for n in COLUMNS if n in table.column_names]).to_pylist()
+    return rows
+
+
+def _page_scores(rows: Sequence[facts.Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """Bits per byte by dataset, model and page."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    for row in table.select(["model", "task", "dataset", "item", "score"]).to_pylist():
+    for row in rows:
         if row["task"] == BITS_PER_BYTE and facts.number(row, "score") is not None:
             scores.setdefault(row["dataset"], {}).setdefault(row["model"], {})[row["item"]] = row["score"]
     return scores
