@@ -41,7 +41,7 @@ _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes loo
 _LEGACY_FREQUENT = 1 / 3
 _LEGACY_VALID = 50
 _VISIBLE_LETTERS = 1000
-_OWN_SHARE = 0.1  # of the letters seen; untranslated pages in a translated frame have up to 5 %
+_WITHOUT = 20  # letters of the script at least for each character that should not stand beside them
 _DECLARED_WORDS = 0.5  # of the share of stop words that a page without a declaration needs
 _TOO_FEW_TO_TELL = 20  # letters
 _BINARY_BYTES = 4  # of the first 512; pictures have dozens, and damaged pages one
@@ -92,6 +92,7 @@ class _Facts:
     charsets: frozenset[str]
     domains: tuple[str, ...]
     evidence: Table | None
+    unmixed: Table | None
     legacy: tuple[Table, ...]
     script: Table
     shared: bool
@@ -149,15 +150,15 @@ def _is_contradicted(view: Table, begin: int, head: bytes, facts: _Facts) -> boo
         return False
     end = min(_EVIDENCE_BYTES, view.size)
     if facts.evidence is not None:  # the quickest way to tell most pages that are what they seem
-        hits, _ = kernel.count_utf8(
-            view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT, _EVIDENCE_CHARACTERS
+        hits, _, _ = kernel.count_utf8(
+            view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT, 0, _EVIDENCE_CHARACTERS
         )
         if hits >= _EVIDENCE_BEYOND_DOUBT:
             return False
     if not facts.ascii_script and _has_escapes(head, end):
         return False
     least = facts.pack.prefilter.undeclared_share if facts.shared else None
-    share = least or _OWN_SHARE
+    share = least or facts.pack.prefilter.own_share
     foreign = int((1 - share) * _VISIBLE_LETTERS)  # more of them, and the share is out of reach
     enough = _VISIBLE_LETTERS if facts.shared else int(share * _VISIBLE_LETTERS)
     inside, outside, broken, _, linked, ended, tokens, hits = seen.count_visible(
@@ -197,11 +198,15 @@ def _has_evidence(
         return False
     table = _NOTHING if facts.evidence is None else facts.evidence
     if title[0] >= 0 and facts.evidence is not None:
-        hits, broken = kernel.count_utf8(view, *title, table, _EVIDENCE_IN_TITLE, _EVIDENCE_CHARACTERS)
+        hits, broken, _ = kernel.count_utf8(view, *title, table, _EVIDENCE_IN_TITLE, 0, _EVIDENCE_CHARACTERS)
         if not broken and hits >= _EVIDENCE_IN_TITLE:
             return True
-    hits, broken = kernel.count_utf8(view, 0, end, table, _EVIDENCE_IN_HEAD, _EVIDENCE_CHARACTERS)
-    if hits >= _EVIDENCE_IN_HEAD and _STRAY * broken <= hits:
+    if facts.unmixed is None:
+        limits = (_EVIDENCE_IN_HEAD, 0)
+    else:
+        table, limits = facts.unmixed, (_EVIDENCE_CHARACTERS, _EVIDENCE_CHARACTERS // _WITHOUT)
+    hits, broken, beside = kernel.count_utf8(view, 0, end, table, *limits, _EVIDENCE_CHARACTERS)
+    if hits >= _EVIDENCE_IN_HEAD and _STRAY * broken <= hits and _WITHOUT * beside <= hits:
         return True
     if not broken:
         return own_charset and head.isascii()  # valid UTF-8 is not what was declared
@@ -305,6 +310,7 @@ def _compile(pack: LanguagePack) -> _Facts:
         charsets=frozenset(facts.charsets),
         domains=tuple(f".{domain}" for domain in facts.domains),
         evidence=_marked(facts.evidence) if facts.evidence else None,
+        unmixed=_unmixed(script, facts.evidence_without) if facts.evidence_without else None,
         legacy=tuple(_legacy_table(codec, frequent) for codec in wide) if facts.evidence else (),
         script=script,
         shared=facts.undeclared_share is not None,
@@ -326,6 +332,14 @@ def _marked(spans: Sequence[CodePoints]) -> Table:
     table = np.zeros(_BASIC_PLANE, np.uint8)
     for first, last in spans:
         table[first : last + 1] = kernel.INSIDE
+    return table
+
+
+def _unmixed(script: Table, beside: Sequence[CodePoints]) -> Table:
+    """INSIDE for the script's letters but ASCII, OUTSIDE for what should not stand beside them."""
+    table = np.where(script == kernel.INSIDE, np.uint8(kernel.INSIDE), np.uint8(0))
+    table[: ord("\x80")] = 0
+    table[_marked(beside) > 0] = kernel.OUTSIDE
     return table
 
 

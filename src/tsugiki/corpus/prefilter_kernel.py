@@ -215,6 +215,11 @@ _ONE, _THREE, _SEVEN, _TOP_BYTE = np.uint64(1), np.uint64(3), np.uint64(7), np.u
 def code_point(head: Any, place: int, end: int) -> int:
     """The UTF-8 character at `place` as code · 8 + bytes; negative: there is none; 0: it is cut off."""
     lead = np.int64(head[place])
+    if lead & 0xF0 == 0xE0 and place + 2 < end:  # noqa: PLR2004 (three bytes: most that are not ASCII)
+        second, third = np.int64(head[place + 1]), np.int64(head[place + 2])
+        if second & 0xC0 != 0x80 or third & 0xC0 != 0x80:  # noqa: PLR2004
+            return -1
+        return ((lead & 0xF) << 15) | ((second & 0x3F) << 9) | ((third & 0x3F) << 3) | 3
     if lead < 0xC2 or lead > 0xF4:  # noqa: PLR2004
         return -1
     length = 2 + (lead >= 0xE0) + (lead >= 0xF0)  # noqa: PLR2004
@@ -268,26 +273,31 @@ def words_of(head: Any) -> Any:
 
 
 @_kernel(
-    nb.types.UniTuple(nb.int64, 2)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64),
+    nb.types.UniTuple(nb.int64, 3)(
+        _BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64, nb.int64
+    ),
     nogil=True,
     cache=True,
 )
 def count_utf8(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
-    head: Any, begin: int, end: int, table: Any, enough: int, most: int
+    head: Any, begin: int, end: int, table: Any, enough: int, foreign: int, most: int
 ) -> Any:
-    """How many characters of head[begin:end] are INSIDE by `table`, and how many bytes are no UTF-8.
+    """Characters of head[begin:end] that are INSIDE by `table`, bytes that are no UTF-8, characters OUTSIDE.
 
-    `table` is of the code points up to FFFF. Stops at `enough` characters, behind `enough` such bytes, or
-    behind `most` characters that are not ASCII, whatever they are.
+    `table` is of the code points up to FFFF. Stops at `enough` characters INSIDE, behind `enough` such bytes
+    or `foreign` characters OUTSIDE, or behind `most` characters that are not ASCII, whatever they are.
     """
     words = words_of(head)
     hits = 0
     broken = 0
+    outside = 0
     place = begin
-    while hits < enough and broken <= enough and most > 0:
-        place = _skip_ascii(head, words, place, end)
+    while hits < enough and broken <= enough and outside <= foreign and most > 0:
         if place >= end:
             break
+        if head[place] < 0x80:  # noqa: PLR2004
+            place = _skip_ascii(head, words, place, end)
+            continue
         found = code_point(head, place, end)
         if found == 0:
             break
@@ -298,8 +308,10 @@ def count_utf8(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
         most -= 1
         place += found & 7
         code = found >> 3
-        hits += code < table.size and table[code] == INSIDE
-    return hits, broken
+        if code < table.size:
+            hits += table[code] == INSIDE
+            outside += table[code] == OUTSIDE
+    return hits, broken, outside
 
 
 @_kernel(

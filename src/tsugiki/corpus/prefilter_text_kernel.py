@@ -34,7 +34,11 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ALL_OPEN = np.uint64(0x3C3C3C3C3C3C3C3C)  # < in every byte
 _ALL_CLOSE = np.uint64(0x3E3E3E3E3E3E3E3E)  # > in every byte
-_TOP_SIX = np.uint64(58)
+_TOP_BYTE = np.uint64(56)
+_SLOTS = 256
+_SHORT_TAG = 32  # bytes looked at one by one: a call costs more
+_RUN = 32  # letters looked at before the limits are: the longest that is right for words of one letter a step
+_END_OF_TABLE = 0x10000 << 3  # as `code_point` gives it
 _ONE, _THREE = np.uint64(1), np.uint64(3)
 
 
@@ -135,15 +139,29 @@ def hash_word(word: Any) -> Any:
     return value
 
 
-@_kernel(nb.uint64(nb.uint64, nb.uint64[::1], nb.uint64), inline="always", cache=True)
-def _marks(word: Any, words: Any, some: Any) -> Any:
-    """A bit for each of `words` that `word` is. some: a bit for the top six bits of each."""
-    marks = np.uint64(0)
-    if some >> (word >> _TOP_SIX) & _ONE:
-        for k in range(words.size):
-            if words[k] == word:
-                marks |= _ONE << np.uint64(k)
-    return marks
+@_kernel(nb.uint8[::1](nb.uint64[::1]), nogil=True, cache=True)
+def _slots_of(words: Any) -> Any:
+    """Where to look for a word by the top byte of its hash: its number from 1, or 0; the next slot if taken."""
+    slots = np.zeros(_SLOTS, np.uint8)
+    for k in range(words.size):
+        slot = np.int64(words[k] >> _TOP_BYTE)
+        while slots[slot] != 0 and words[slots[slot] - 1] != words[k]:
+            slot = (slot + 1) % _SLOTS
+        if slots[slot] == 0:
+            slots[slot] = k + 1
+    return slots
+
+
+@_kernel(nb.uint64(nb.uint64, nb.uint64[::1], nb.uint8[::1]), inline="always", cache=True)
+def _mark(word: Any, words: Any, slots: Any) -> Any:
+    """The bit of the one of `words` that `word` is; 0 if it is none."""
+    slot = np.int64(word >> _TOP_BYTE)
+    while slots[slot] != 0:
+        k = np.int64(slots[slot]) - 1
+        if words[k] == word:
+            return _ONE << np.uint64(k)
+        slot = (slot + 1) % _SLOTS
+    return np.uint64(0)
 
 
 @_kernel(
@@ -160,58 +178,80 @@ def count_visible(  # noqa: C901, PLR0917 (one pass; numba has no keyword argume
 
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
     the end, to `most` letters, to more than `foreign` letters OUTSIDE, or until `enough` letters INSIDE and
-    `enough_words` different words are found. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8,
-    different words (those in links, too), letters in links, 1 if the end was reached, words
-    outside of links (0 where none are asked for), and how many of these are among `words`.
+    `enough_words` different words are found; looked at behind each run of at most 32 letters. Returns letters
+    INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if the
+    end was reached, words outside of links (0 where none are asked for), and how many of these are among
+    `words`.
     """
     eights = words_of(head)
-    some = np.uint64(0)
-    for k in range(words.size):
-        some |= _ONE << (words[k] >> _TOP_SIX)
+    slots = _slots_of(words)
     inside = outside = broken = linked_letters = linked = found_words = tokens = hits = 0
     seen = np.uint64(0)
     word = _HASH_START
     place = begin
     while place < head.size and inside + outside < most and outside <= foreign:
-        byte = head[place]
-        code = np.int64(byte)
+        run = own = 0
+        cut = False
         step = 1
-        if byte >= 0x80:  # noqa: PLR2004
-            found = code_point(head, place, head.size)
-            if found == 0:
-                place = head.size
+        byte = np.uint8(0)
+        while place < head.size:
+            byte = head[place]
+            if byte < 0x80:  # noqa: PLR2004
+                kind = table[byte]
+                step = 1
+            else:
+                found = code_point(head, place, head.size)
+                if found == 0:
+                    cut = True
+                    break
+                broken += found < 0
+                step = found & 7 if found > 0 else 1
+                kind = table[found >> 3] if 0 < found < _END_OF_TABLE else np.uint8(0)
+            if kind == 0 or run == _RUN:
                 break
-            broken += found < 0
-            step = found & 7 if found > 0 else 1
-            code = found >> 3 if found > 0 else table.size
-        kind = table[code] if code < table.size else np.uint8(0)
-        if kind != 0:
-            inside += kind == INSIDE and linked == 0
-            outside += kind == OUTSIDE and linked == 0
-            linked_letters += linked
-            if some != 0:
+            run += 1
+            own += kind == INSIDE
+            if words.size > 0:
                 for k in range(step):
                     word = _hash_letter(word, head[place + k])
             place += step
-            if inside < enough or found_words < enough_words:
-                continue
+        if linked:
+            linked_letters += run
+        else:
+            inside += own
+            outside += run - own
+        if cut:
+            place = head.size
             break
+        if run and inside >= enough and found_words >= enough_words:
+            break
+        if run == _RUN or place >= head.size:
+            continue
         if word != _HASH_START:
-            marks = _marks(word, words, some)
-            hits += marks != 0 and linked == 0
-            tokens += linked == 0
-            found_words += marks & ~seen != 0
-            seen |= marks
+            mark = _mark(word, words, slots)
+            if linked == 0:
+                hits += mark != 0
+                tokens += 1
+            found_words += mark & ~seen != 0
+            seen |= mark
             word = _HASH_START
         if byte == 60:  # noqa: PLR2004 (<)
             linked = _link_after(head, place, linked)
-            step = _after_markup(head, eights, place) - place
+            short = min(place + _SHORT_TAG, head.size)
+            end = place + 1
+            second = head[end] if end < short else np.uint8(33)
+            if second != 33 and second | 32 != 115:  # noqa: PLR2004 (! and s begin what ends otherwise)
+                while end < short and head[end] != 62:  # noqa: PLR2004 (>)
+                    end += 1
+            else:
+                end = short
+            step = (end + 1 if end < short else _after_markup(head, eights, place)) - place
         elif byte == 38:  # noqa: PLR2004 (&)
             step = _after_entity(head, place) - place
         place += step
     if word != _HASH_START:
-        marks = _marks(word, words, some)
-        hits += marks != 0 and linked == 0
+        mark = _mark(word, words, slots)
+        hits += mark != 0 and linked == 0
         tokens += linked == 0
-        found_words += marks & ~seen != 0
+        found_words += mark & ~seen != 0
     return inside, outside, broken, found_words, linked_letters, np.int64(place >= head.size), tokens, hits
