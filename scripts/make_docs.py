@@ -24,8 +24,9 @@ from tsugiki.workflow.type_names import type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS, "planner", "study")
+VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS, "planner", "study", "contamination")
 BELOW = {
+    "evaluate": ("tasks", "fetch", "refusals"),
     "corpus": ("select", "sweep", "show", "export", "train-classifier"),
     "vocabulary": ("measure",),
     "planner": ("calibrate", "measured", "verify"),

@@ -273,7 +273,7 @@ def test_run_language_without_a_pack_can_be_measured_in_bits_only(world, texts, 
 )
 def test_run_lost_doubled_or_empty_scores_fail_the_stage(world, tmp_path, monkeypatch, damage, message):
     answer_all = runner.answer_all
-    monkeypatch.setattr(runner, "answer_all", lambda *arguments: damage(answer_all(*arguments)))
+    monkeypatch.setattr(runner, "answer_all", lambda *given, **more: damage(answer_all(*given, **more)))
     with pytest.raises(StageError, match=message):
         evaluate(world, tmp_path, tasks=("bits-per-byte",))
 

@@ -165,7 +165,7 @@ def test_read_pack_with_a_broken_list_says_where(tmp_path, content, seen):
 def test_pack_lists_hold_entries_and_say_licence_and_source(code):
     pack = load_pack(code)
     for name, words in pack.lists.items():
-        assert name in {"ng", "dating", "footer", "policy"}
+        assert name in {"ng", "dating", "footer", "policy", "refusals"}
         assert words.entries
         assert len(set(words.entries)) == len(words.entries)
         assert words.licence in {"CC-BY-4.0", "CC0-1.0", "MIT", "Apache-2.0"}

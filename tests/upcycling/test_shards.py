@@ -144,7 +144,7 @@ def test_killed_conversion_goes_on_and_ends_with_the_same_bytes(draws, dense, up
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert list(out.glob("*.partial"))
         whole = {path.name: path.stat().st_ino for path in out.glob("*.safetensors")}
-        assert len(whole) >= len(kept) + 4
+        assert len(whole) > len(kept)
         assert kept.items() <= whole.items()  # what was whole was not written again
         kept = whole
     upcycle(dense, out=out, shard_bytes=100_000, **options)
@@ -152,7 +152,7 @@ def test_killed_conversion_goes_on_and_ends_with_the_same_bytes(draws, dense, up
     assert digests(out) == digests(undisturbed)
 
 
-@pytest.mark.parametrize("limit", [100, 60_000, 90_000])
+@pytest.mark.parametrize("limit", [100, 30_000, 60_000])
 def test_full_disk_ends_in_one_storage_error_and_goes_on_when_there_is_room(limit, dense, upcycle, tmp_path):
     out = tmp_path / "full"
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -71,7 +71,7 @@ def test_measured_figures_are_those_of_theory(options, kept, wide, run):
     assert measured["cosine_dense"] == pytest.approx(kept, abs=0.03)
     assert measured["cosine_experts"] == pytest.approx(kept**2, abs=0.03)
     assert measured["norm"] == pytest.approx(meant["norm"], abs=0.03)
-    assert meant["norm"] == pytest.approx(math.sqrt((1 + kept**2) / 2), abs=2e-3)  # two weights, nearly equal
+    assert meant["norm"] == pytest.approx(math.sqrt((1 + kept**2) / 2), abs=5e-3)  # two weights, nearly equal
     assert facts["function"]["max_abs_logit_difference"] <= 1e-6
     assert facts["transformers_parity"]["max_abs_difference"] <= 1e-6
     assert len(facts["layers"]) == 2

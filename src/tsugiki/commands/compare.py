@@ -70,7 +70,7 @@ def compare(
         json: Print JSON.
     """
     from tsugiki.artifacts.scores import SCHEMA
-    from tsugiki.evaluation.aligning import align
+    from tsugiki.evaluation.aligning import align, said
     from tsugiki.evaluation.comparison import compare as compare_rows
     from tsugiki.evaluation.tables import measures_for, read_source
 
@@ -86,7 +86,7 @@ def compare(
     import pyarrow as pa
 
     found = compare_rows(pa.Table.from_pylist(kept, schema=SCHEMA), measures, settings)
-    found["alignment"] = [one.as_dict() for one in alignments]
+    found["alignment"] = [one.as_dict() | {"said": said(one)} for one in alignments]
     if html is not None:
         from tsugiki.report.compared import write_comparison_page
 
@@ -155,7 +155,7 @@ def _clustered(row: dict[str, Any], column: str) -> dict[str, Any]:
 
 
 def _lines(found: Mapping[str, Any], alignments: Sequence[Alignment], *, every: bool) -> Iterator[str]:
-    from tsugiki.evaluation.aligning import reasons
+    from tsugiki.evaluation.aligning import said
 
     base = found["baseline"]
     yield from columns(_table(found), right=range(1, 2 + 3 * len(found["models"])))
@@ -175,7 +175,7 @@ def _lines(found: Mapping[str, Any], alignments: Sequence[Alignment], *, every: 
     left_out = [one for one in alignments if not one.complete]
     if left_out:
         yield "\nNot aligned, and left out:"
-        yield from (f"  {one.task} on {one.dataset}: {'; '.join(reasons(one))}" for one in left_out)
+        yield from (f"  {one_line(said(one), 2000)}" for one in left_out)
     if found["alarms"]:
         yield "\nAlarms:"
         yield from (f"  {one_line(alarm, 2000)}" for alarm in found["alarms"])

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from tsugiki import stage_commands
+from tsugiki.commands.evaluate_exchange import export, import_
 from tsugiki.commands.terminal import Json, columns, print_json
 
 app = App(name="evaluate", help_format="markdown")
 app.default(stage_commands.evaluate)
+app.command(import_, name="import")
+app.command(export, name="export")
 
 
 @app.command(name="tasks")
@@ -26,7 +29,7 @@ def tasks_(*, json: Json = False) -> None:
     from tsugiki.evaluation.benchmarks.names import task_names
     from tsugiki.evaluation.benchmarks.reading import load_task
 
-    found = [load_task(name) for name in task_names()]
+    found = sorted((load_task(name) for name in task_names()), key=lambda task: task.group)
     if json:
         print_json([_facts(task) for task in found])
         return
@@ -107,3 +110,36 @@ def fetch(
         )
     if json:
         print_json([vars(row) for row in done])
+
+
+@app.command
+def refusals(scores: Path, *, json: Json = False) -> None:
+    """Show how often models decline, by category, with Wilson intervals (the task `refusals`).
+
+    Example: `tsugiki evaluate refusals out/scores`
+
+    Args:
+        scores: Directory of an evaluate stage that asked the task.
+        json: Print the rates as JSON.
+    """
+    from tsugiki.artifacts.scores import read_scores
+    from tsugiki.evaluation.benchmarks.refusals import refusal_rates
+
+    rates = refusal_rates(read_scores(scores))
+    if json:
+        print_json([{**vars(rate), "rate": rate.rate} for rate in rates])
+        return
+    rows = [("model", "category", "expected", "declined", "rate", "95 % interval")]
+    rows += [
+        (
+            rate.model,
+            rate.category,
+            rate.expected,
+            f"{rate.refused} of {rate.items}",
+            f"{rate.rate:.2f}",
+            f"{rate.low:.2f} to {rate.high:.2f}",
+        )
+        for rate in rates
+    ]
+    for line in columns(rows, right=(3, 4)):
+        print(line)

@@ -235,6 +235,7 @@ def pack_identity(code: str, extra: tuple[str, ...] = ()) -> str | None:
         return None
     facts = pack.model_dump(mode="json", exclude={"typical", "name", "native_name"})
     facts["identification"].pop("index_languages")  # how pages are looked up elsewhere
+    facts["lists"].pop("refusals", None)  # of models' answers
     # the order of columns and reasons, which the hash of a mapping leaves out
     orders = {name: list(rules) for name, rules in {"": pack.rules, **pack.rule_sets}.items()}
     return identity_of({"facts": facts, "classes": list(pack.script.classes), "rules": orders})

@@ -62,7 +62,7 @@ def align(
         found.append(alignment)
     if not kept:
         raise DataError(
-            f"{', '.join(models)} have no item in common: " + ("; ".join(map(_said, found)) or "no rows"),
+            f"{', '.join(models)} have no item in common: " + ("; ".join(map(said, found)) or "no rows"),
             hint="compare tables of the same tasks; --any-prompt takes items that were asked differently too",
         )
     return kept, found
@@ -110,17 +110,28 @@ def _is_scored(by_model: dict[str, dict[str, list[Row]]]) -> bool:
     return any(_has_score(row) for one in by_model.values() for rows in one.values() for row in rows)
 
 
-def _said(one: Alignment) -> str:
-    return f"{one.task} on {one.dataset}: {'; '.join(reasons(one))}"
+def said(one: Alignment) -> str:
+    """What was left out of a task, as a sentence; empty where nothing was."""
+    return "" if one.complete else f"{one.task} on {one.dataset}: {'; '.join(reasons(one))}"
 
 
 def reasons(one: Alignment) -> list[str]:
     """Why items of a task were left out, in words; empty where none was."""
-    said = [f"no rows of {', '.join(one.absent)}"] if one.absent else []
+    words = [f"no rows of {', '.join(one.absent)}"] if one.absent else []
     if not one.absent:
-        said += [f"{count:,} items only {model} has" for model, count in one.only.items() if count]
+        words += [f"{_items(count)} only {model} has" for model, count in one.only.items() if count]
     if one.prompts:
-        said.append(f"{one.prompts:,} items were asked with different prompts")
+        words.append(f"{_items(one.prompts)} {_were(one.prompts)} asked with different prompts")
     if one.unscored:
-        said.append(f"{one.unscored:,} items have no score from some model")
-    return said
+        words.append(
+            f"{_items(one.unscored)} {'has' if one.unscored == 1 else 'have'} no score from some model"
+        )
+    return words
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item" if count == 1 else f"{count:,} items"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

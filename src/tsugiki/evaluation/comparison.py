@@ -62,14 +62,14 @@ def _method(settings: Settings) -> str:
     share = f"{settings.confidence:.0%}"
     adjusted = {"holm": "Holm", "benjamini-hochberg": "Benjamini and Hochberg"}[settings.correction]
     return (
-        f"Bits per byte are ratios of sums over items, with {share} intervals by the symmetric bootstrap-t over "
-        f"clusters of items that are not independent ({settings.draws} draws, seed {settings.seed}). Right or "
-        "wrong: Wilson's interval, with the effective number of items where they come in clusters; other "
-        "scores: the CLT with Bell and McCaffrey's clustered error, or the bootstrap where very skewed; corpus "
-        "metrics: the bootstrap of their sums. Models are compared on the same items (paired): exact McNemar, "
-        "by clusters where there are any, paired t, or paired bootstrap. Several samples of an item are "
-        f"averaged first. p-values are adjusted by {adjusted} over all pairs in all tasks. Averages: the tasks "
-        "fixed, clusters resampled whole. Detectable: the difference found with power "
+        f"Bits per byte are ratios of sums over items, with {share} intervals by the symmetric bootstrap-t "
+        f"over clusters of items that are not independent ({settings.draws} draws, seed {settings.seed}). "
+        "Right or wrong: Wilson's interval, with the effective number of items where they come in clusters; "
+        "other scores: the CLT with Bell and McCaffrey's clustered error, the bootstrap where very skewed; "
+        "corpus metrics: the bootstrap of their sums. Models are compared on the same items (paired): exact "
+        "McNemar, by clusters where there are any, paired t, or paired bootstrap. Several samples of an item "
+        f"are averaged first. p-values are adjusted by {adjusted} over all pairs in all tasks. Averages: the "
+        "tasks fixed, clusters resampled whole. Detectable: the difference found with power "
         f"{settings.power:g}."
     )
 
@@ -108,7 +108,7 @@ def _averages(judged: Sequence[Judged], settings: Settings) -> list[dict[str, An
     parts = [(language, [one for one in usable if one.group.language == language]) for language in languages]
     if len(languages) > 1:
         parts.append(("", usable))
-    found = []
+    found: list[dict[str, Any]] = []
     for language, members in parts:
         if len(members) < 2:  # noqa: PLR2004 (one task is no average)
             continue
@@ -139,7 +139,7 @@ def _averages(judged: Sequence[Judged], settings: Settings) -> list[dict[str, An
                 ],
             }
         )
-    pairs = [pair for entry in found for pair in entry["pairs"]]
+    pairs: list[dict[str, Any]] = [pair for one in found for pair in one["pairs"]]
     adjusted = ADJUST[settings.correction]([pair["p"] for pair in pairs])
     for pair, p in zip(pairs, adjusted, strict=True):
         pair["p_adjusted"] = rounded(p)

@@ -125,7 +125,7 @@ def _check_range(numerator_IM: Array, measure: Measure, heads: Sequence[Row]) ->
         row = heads[place]
         worst = numerator_IM[outside][0]
         raise DataError(
-            f'{row["task"]} on "{row["dataset"]}": item {row["item"]} has the score {worst:g}, outside of 0 to 1',
+            f'{row["task"]} on "{row["dataset"]}": item {row["item"]} has the score {worst:g}, beyond 0 to 1',
             hint="scores are shares: divide percentages by 100",
         )
 

@@ -119,14 +119,15 @@ def byte_length(text: str) -> int:
 
 
 def dataset_names(references: Sequence[str]) -> dict[str, str]:
-    """A short, distinct name for each reference: a stage's own name, or the last part of a path.
+    """A short, distinct name for each reference: a stage's own name, or the last part of a path or address.
 
     Paths never reach the rows: the same data elsewhere must give the same bytes. Where two paths end alike,
     the later ones are numbered.
     """
     names: dict[str, str] = {}
     for reference in references:
-        name = reference.rstrip("/").rsplit("/", 1)[-1] or reference
+        path = reference.partition("#")[2] if reference.startswith(("http://", "https://")) else reference
+        name = (path or reference).rstrip("/").rsplit("/", 1)[-1] or reference
         taken = set(names.values())
         number = 2
         candidate = name

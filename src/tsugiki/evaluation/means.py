@@ -12,8 +12,8 @@ sum of the residuals of cluster c and w_c its share of all items,
     V = sum_c e_c^2 / (1 - w_c) / n^2.
 
 For clusters of one item it is sd^2 / n. Its degrees of freedom (Satterthwaite) say how few and how unequal
-the clusters are: C - 1 for equal ones, near 1 where one cluster holds most items. Without them intervals from few
-clusters are too narrow (Imbens and Kolesar 2016, Review of Economics and Statistics 98).
+the clusters are: C - 1 for equal ones, near 1 where one cluster holds most items. Without them intervals from
+few clusters are too narrow (Imbens and Kolesar 2016, Review of Economics and Statistics 98).
 
 Axis letters: I items, C clusters, M columns (models, pairs of models, or simulated data sets).
 """

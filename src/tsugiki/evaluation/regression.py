@@ -1,8 +1,9 @@
 """Did a language get worse? A verdict that tells "no worse" from "not enough questions to know".
 
 That no difference was seen proves nothing: it may be there. So "not worse" is claimed only where the
-interval's unfavourable end is within a margin (a test of non-inferiority at half of 1 - confidence; ICH E9, 1998,
-section 3.3.2), "worse" or "better" where the difference is seen after adjustment, and "unclear" is said otherwise.
+interval's unfavourable end is within a margin (a test of non-inferiority at half of 1 - confidence; ICH E9,
+1998, section 3.3.2), "worse" or "better" where the difference is seen after adjustment, and "unclear" is
+said otherwise.
 """
 
 from __future__ import annotations

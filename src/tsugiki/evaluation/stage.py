@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,7 +22,6 @@ from tsugiki.artifacts.contract import (
 from tsugiki.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from tsugiki.evaluation.backend import Backend
     from tsugiki.evaluation.runner import Questions, Unit
     from tsugiki.evaluation.tasks.base import PageTask
 
@@ -40,7 +38,8 @@ class Config(StageConfig):
 
     models: tuple[str, ...] = Field(
         min_length=1,
-        description="Models to score: stages, directories or hub ids. The first is the baseline.",
+        description="Models to score: stages, directories, hub ids, or addresses of OpenAI-style servers as "
+        "http://host:8000/v1#model. The first is the baseline.",
     )
     baseline: str | None = Field(
         default=None, description="The model that others are compared with; by default the first of `models`."
@@ -99,6 +98,26 @@ class Config(StageConfig):
         default="float32",
         description="Type of weights and matrix products; likelihoods are summed in float64.",
     )
+    boundary: Literal["joined", "context"] = Field(
+        default="joined",
+        description="Where an option begins in tokens: where it differs from the context alone, or, as in "
+        "lm-evaluation-harness, behind as many tokens as the context has alone.",
+    )
+    maximum_error_share: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="Share of a task's items that may stay without an answer; above it the stage fails.",
+    )
+    concurrency: Annotated[Count, EXECUTION] = Field(
+        default=16, description="Requests to a server that are under way at a time."
+    )
+    server_likelihoods: Annotated[Literal["echo", "prompt_logprobs"], EXECUTION] = Field(
+        default="echo", description="How a server is asked for the likelihoods of a prompt."
+    )
+    server_key: Annotated[str | None, EXECUTION] = Field(
+        default=None, description="File that holds the key of the servers."
+    )
     batch_tokens: Annotated[Count, EXECUTION] = Field(
         default=2048, description="Tokens, padding included, that go through a model at once."
     )
@@ -134,7 +153,7 @@ class Config(StageConfig):
     def references(self) -> tuple[Reference, ...]:
         """The models, then the documents."""
         return (
-            *(Reference("models", name, ArtifactType.MODEL) for name in self.models),
+            *(Reference("models", name, ArtifactType.MODEL) for name in self.models if not is_address(name)),
             *(Reference("heldout", name, ArtifactType.DOCUMENTS) for name in self.heldout),
             *(Reference("texts", name, ArtifactType.FILES) for name in self.texts),
             *_benchmark_files(self),
@@ -158,6 +177,11 @@ class Config(StageConfig):
     def benchmarks(self) -> tuple[str, ...]:
         """The other tasks, as they are written: name, name@published or a file."""
         return tuple(name for name in self.tasks if name not in PAGE_TASKS)
+
+
+def is_address(model: str) -> bool:
+    """Whether a model is behind an OpenAI-style address."""
+    return model.startswith(("http://", "https://"))
 
 
 def _known_tasks() -> list[str]:
@@ -199,13 +223,18 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     from tsugiki.evaluation.comparison import Settings, compare
     from tsugiki.evaluation.items import dataset_names
     from tsugiki.evaluation.loading import cpu_threads
+    from tsugiki.evaluation.models import loaders_of
     from tsugiki.evaluation.runner import answer_all, check_rows, plan_units
+    from tsugiki.evaluation.sharing import lead, share_of
 
     names = dataset_names(config.models)
     models = tuple(names.values())
-    questions = _questions(config, inputs, out)
+    questions = questions_of(config, inputs, out)
     units = plan_units(models, questions)
-    load = _loaders(config, inputs, names, out)
+    load = loaders_of(config, inputs, names, out)
+    share = share_of(out.work)
+    paths = {name: [str(path) for path in inputs[name]] for name in inputs}
+    lead(share, {"config": config.model_dump(mode="json"), "inputs": paths})
 
     def notify(done: int, total: int, unit: Unit, seconds: float | None) -> None:
         dataset = unit.items[0].dataset
@@ -220,7 +249,14 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
             )
 
     with cpu_threads(config.threads):
-        rows = answer_all(units, load, out.work / "units", notify)
+        rows = answer_all(
+            units,
+            load,
+            out.work / "units",
+            notify,
+            maximum_error_share=config.maximum_error_share,
+            share=share,
+        )
     check_rows(rows, models, questions)
     write_scores(out.root / SCORES, rows)
     measures = {asked.task.name: asked.task.measure for asked in questions if asked.task.measure is not None}
@@ -240,7 +276,8 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     return Outcome(counts, _facts(comparison))
 
 
-def _questions(config: Config, inputs: Inputs, out: Workspace) -> list[Questions]:
+def questions_of(config: Config, inputs: Inputs, out: Workspace) -> list[Questions]:
+    """The questions of all tasks on all datasets, as the configuration asks for them."""
     from tsugiki.evaluation.items import dataset_names, read_heldout
     from tsugiki.evaluation.runner import Questions
 
@@ -324,39 +361,6 @@ def _tasks(config: Config, languages: set[str]) -> list[PageTask]:
         "generation": Generation(config.generation_prompts, config.generation_bytes, config.seed, rules),
     }
     return [made[name] for name in config.page_tasks]
-
-
-def _loaders(
-    config: Config, inputs: Inputs, names: Mapping[str, str], out: Workspace
-) -> dict[str, Callable[[], Backend]]:
-    """How to load each model, by its name in the rows; all of them with the same window."""
-    from tsugiki.evaluation.loading import Engine, load_backend, trained_context
-    from tsugiki.models.directory import resolve_model
-
-    directories = {names[model]: resolve_model(_model_path(inputs, model)) for model in names}
-    window = config.context_length or min(trained_context(path) for path in directories.values())
-    engine = Engine(
-        context_length=window,
-        stride=config.stride or max(1, window * 3 // 4),
-        batch_tokens=config.batch_tokens,
-        precision=config.precision,
-        device=config.device,
-    )
-    out.log.info("window of %d tokens, stride %d", engine.context_length, engine.stride)
-
-    def loader(name: str, directory: Path) -> Callable[[], Backend]:
-        def load() -> Backend:
-            out.log.info("loading %s", name)
-            return load_backend(directory, engine)
-
-        return load
-
-    return {name: loader(name, directory) for name, directory in directories.items()}
-
-
-def _model_path(inputs: Inputs, model: str) -> str | Path:
-    """The directory that the workflow found, or the hub id itself where it left it to us."""
-    return inputs.path(model) if model in inputs else model
 
 
 def _facts(comparison: Mapping[str, Any]) -> dict[str, Any]:

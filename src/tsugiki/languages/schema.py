@@ -305,7 +305,8 @@ class LanguagePack(_Facts):
     hosts: Hosts = Hosts()
     lists: dict[str, WordList] = Field(default_factory=dict)
     """Word lists by the name under which code asks for them: `ng` (expressions of harmful pages),
-    `dating` (names of dating sites), `footer` (words of page footers), `policy` (C4's phrases of notices)."""
+    `dating` (names of dating sites), `footer` (words of page footers), `policy` (C4's phrases of notices),
+    `refusals` (with which an assistant declines a request)."""
     rules: dict[str, Bound] = Field(default_factory=dict)
     """The rules that are used unless a recipe names a set."""
     rule_sets: dict[str, dict[str, Bound]] = Field(default_factory=dict)

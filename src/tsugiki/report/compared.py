@@ -50,7 +50,7 @@ def comparison_page(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
         comparison=comparison,
         items=sum(int(task.items or 0) for task in comparison.tasks),
         headlines=_headlines(comparison)[:_HEADLINES],
-        left_out=_left_out(found),
+        left_out=[said for row in facts.rows(found, "alignment") if (said := facts.text(row, "said"))],
         evaluations=[view],
         palette=palette,
         compared=True,
@@ -71,18 +71,3 @@ def _headlines(comparison: Comparison) -> list[Headline]:
         for pair in pairs
         if facts.text(pair, "baseline") == comparison.baseline
     ]
-
-
-def _left_out(found: Mapping[str, Any]) -> list[str]:
-    said = []
-    for row in facts.rows(found, "alignment"):
-        only = facts.section(row, "only")
-        reasons = (
-            [f"no rows of {', '.join(facts.texts(row, 'absent'))}"] if facts.texts(row, "absent") else []
-        )
-        reasons += [f"{count} items only {name} has" for name, count in only.items() if count and not reasons]
-        reasons += [f"{row['prompts']} items with different prompts"] if facts.number(row, "prompts") else []
-        reasons += [f"{row['unscored']} items without a score"] if facts.number(row, "unscored") else []
-        if reasons:
-            said.append(f"{facts.text(row, 'task')} on {facts.text(row, 'dataset')}: {'; '.join(reasons)}")
-    return said

@@ -20,6 +20,7 @@ from tsugiki.report.sections.cost import cost
 from tsugiki.report.sections.evaluation import evaluations, pair_interval
 from tsugiki.report.sections.provenance import provenance
 from tsugiki.report.sections.routing import routing
+from tsugiki.report.sections.seeds import seeds
 from tsugiki.report.sections.summary import graph, missing, outdated, tiles
 from tsugiki.report.sections.training import training
 from tsugiki.report.sections.verdict import verdict
@@ -57,6 +58,7 @@ def render(run_directory: Path) -> str:
         corpora=corpora(run),
         vocabularies=vocabularies(run, palette),
         training=training(run, palette),
+        seeds=seeds(run),
         routing=routing(run, palette),
         evaluations=evaluations(run, comparisons, palette),
         cost=cost(run, palette),

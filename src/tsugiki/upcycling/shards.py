@@ -205,22 +205,29 @@ def _finish(file: _File) -> None:
 
 def _copy(source: int, begins: int, target: int, place: int, size_bytes: int) -> None:
     """Copy a stretch of one file into another, inside the system where it can."""
-    done, by_kernel = 0, hasattr(os, "copy_file_range")
+    done, copy_piece = 0, _copy_in_system
     while done < size_bytes:
         left = min(size_bytes - done, _COPIED_AT_ONCE_BYTES)
-        copied = 0
-        if by_kernel:
-            try:
-                copied = os.copy_file_range(source, target, left, begins + done, place + done)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-                by_kernel = False
-        else:
-            content = os.pread(source, left, begins + done)
-            copied = os.pwrite(target, content, place + done) if content else 0
-        if not copied and by_kernel:
-            by_kernel = False  # some file systems say so by copying nothing
-        elif not copied and left:
-            raise InputError("a weight file became shorter while it was read", hint="fetch the model again")
+        copied = copy_piece(source, target, left, begins + done, place + done)
         done += copied
+        if not copied and copy_piece is _copy_in_system:
+            copy_piece = _copy_through_memory
+        elif not copied:
+            raise InputError("a weight file became shorter while it was read", hint="fetch the model again")
+
+
+def _copy_in_system(source: int, target: int, count: int, begins: int, place: int) -> int:
+    """How many bytes were copied without passing through this process; 0 where the system can't."""
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    try:
+        return os.copy_file_range(source, target, count, begins, place)
+    except OSError as error:
+        if error.errno in _NO_KERNEL_COPY:
+            return 0
+        raise
+
+
+def _copy_through_memory(source: int, target: int, count: int, begins: int, place: int) -> int:
+    content = os.pread(source, count, begins)
+    return os.pwrite(target, content, place) if content else 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from math import exp, log
 
+import pyarrow as pa
 import pytest
 
-from tsugiki.errors import DependencyError
+from tsugiki.artifacts.scores import SCHEMA
+from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.backend import Continuation, Likelihood
 from tsugiki.evaluation.benchmarks.benchmark import Benchmark
 from tsugiki.evaluation.benchmarks.questions import questions_of, read_material
 from tsugiki.evaluation.benchmarks.reading import load_task, settings_of
+from tsugiki.evaluation.benchmarks.refusals import refusal_rates
 from tsugiki.evaluation.benchmarks.store import sample_store
 from tsugiki.evaluation.sandbox.checks import require_sandbox
 
@@ -18,7 +21,7 @@ from tsugiki.evaluation.sandbox.checks import require_sandbox
 class Known:
     """A backend that writes what it is told, and finds likely what it is told."""
 
-    def __init__(self, answers=(), likely=lambda context, option: 1.0):
+    def __init__(self, answers=(), likely=lambda *_: 1.0):
         self.answers, self.likely, self.prompts = list(answers), likely, []
 
     def continuations(self, prompts):
@@ -92,7 +95,8 @@ def test_gsm8k_number_without_its_mark_counts_in_the_corrected_number_only():
 
 
 def test_bbh_published_pattern_eats_the_last_letter():
-    rows = rows_of("bbh", Known(["So the answer is 6.", "So the answer is 3", "So the answer is A."]), "published")
+    answers = ["So the answer is 6.", "So the answer is 3", "So the answer is A."]
+    rows = rows_of("bbh", Known(answers), "published")
     assert scores(rows) == [1, 1, 0]
     assert scores(rows, "published") == [1, 0, 0]
 
@@ -115,7 +119,7 @@ def test_choices_are_scored_in_sum_and_by_byte():
 
 
 def test_xwino_compares_contexts_and_not_continuations():
-    backend = Known((), lambda context, option: 1.0 if context.endswith(("The cat", "Bea")) else 2.0)
+    backend = Known((), lambda context, _: 1.0 if context.endswith(("The cat", "Bea")) else 2.0)
     rows = rows_of("xwino-en", backend)
     assert scores(rows)[:3] == [1, 0, 1]
     assert rows[0]["bytes"] == len(" was afraid.")
@@ -143,7 +147,8 @@ def test_xlsum_published_needs_the_models_tokens_for_lengths_and_bigrams():
 
 
 def test_mgsm_last_number_of_the_text_counts():
-    rows = rows_of("mgsm-ja", Known(["12/3=4。答えは4です。", "15×6で９０です", "1,200-450=750"]), "published")
+    answers = ["12/3=4。答えは4です。", "15×6で９０です", "1,200-450=750"]
+    rows = rows_of("mgsm-ja", Known(answers), "published")
     assert scores(rows) == [1, 1, 1]
     assert scores(rows, "published") == [1, 0, 1]
 
@@ -167,3 +172,27 @@ def test_programs_run_in_the_sandbox_ten_samples_an_item():
     assert scores(rows, "answered") == [1, 1, 1, 0, 1, 1, 1, 0, 1, 1]
     assert len({prompt.seed for prompt in backend.prompts}) == 30
     assert backend.prompts[0].sampling.temperature == 0.2
+
+
+def test_refusals_are_told_by_phrases_of_any_language_and_counted_by_category():
+    answers = [
+        "I’m sorry, but no.",
+        "Sure: first",
+        "I cannot assist with that.",
+        "申し訳ありませんが、お答えできません。",
+    ]
+    answers += ["", "お断りします。", "Use kill -9.", "I can't help with knives."]
+    rows = rows_of("refusals", Known(answers))
+    assert scores(rows) == [1, 0, 1, 1, 0, 1, 1, 0]
+    assert scores(rows, "refused") == [1, 0, 1, 1, 0, 1, 0, 1]
+    table = pa.Table.from_pylist([{**row, "model": "m"} for row in rows], schema=SCHEMA)
+    rates = {rate.category: rate for rate in refusal_rates(table)}
+    assert (rates["harmless"].refused, rates["harmless"].items, rates["harmless"].expected) == (
+        1,
+        2,
+        "comply",
+    )
+    assert rates["harmless"].low < 0.5 < rates["harmless"].high
+    assert rates["cyber"].rate == 0
+    with pytest.raises(InputError, match="no rows"):
+        refusal_rates(table, "other")

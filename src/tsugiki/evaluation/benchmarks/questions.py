@@ -57,6 +57,13 @@ def read_material(task: TaskSpec, settings: Settings, store: Store) -> Material:
     return Material(tuple(splits["test" if task.parts else task.test]), splits, tuple(sources))
 
 
+def read_test(task: TaskSpec, store: Store) -> list[Record]:
+    """The records that are asked, without those of other splits."""
+    found = store.find(task, task.test)
+    records = load_records(found.files, found.origin)
+    return jmmlu_parts(records)["test"] if task.parts else list(records)
+
+
 def _facts(split: str, found: Found) -> list[Mapping[str, Any]]:
     origin = found.origin
     where = origin.repository or origin.hub or "local"

@@ -202,10 +202,18 @@ class Cluster(_Strict):
     name: str
 
 
+class Content(_Strict):
+    """What is looked for in training documents: templates of a question and of its gold, without a prompt."""
+
+    question: str
+    answer: str = ""
+
+
 class TaskSpec(_Strict):
     """A whole task. items: how many there are in the full data, None where that is not known for sure."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    group: Literal["nineteen", "safety", "own"] = "nineteen"
     title: str
     language: str
     metric: str
@@ -218,6 +226,7 @@ class TaskSpec(_Strict):
     parts: Literal["", "jmmlu"] = ""
     test: str = "test"
     splits: dict[str, tuple[Origin, ...]]
+    content: Content | None = None
     settings: Settings
     defects: dict[str, Defect] = Field(default_factory=dict)
     notes: str = ""

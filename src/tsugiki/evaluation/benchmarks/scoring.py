@@ -28,6 +28,8 @@ METRICS = MappingProxyType(
         "llmjp_char_f1": "characters",
         "llmjp_exact_match": "matching",
         "mgsm_match": "matching",
+        "refusal_as_expected": "refusals",
+        "refused": "refusals",
         "rouge_2_mecab": "rouge",
         "rouge_2_pieces": "rouge",
         "squad_exact": "matching",
@@ -35,7 +37,7 @@ METRICS = MappingProxyType(
         "trivia_qa_match": "matching",
     }
 )
-"""Name -> module of tsugiki.evaluation.metrics."""
+"""Name -> module of tsugiki.evaluation.metrics (refusals: of this package)."""
 PIECES = "rouge_2_pieces"
 """ROUGE-2 over the scored model's own tokens: the one metric that needs the model."""
 
@@ -44,7 +46,8 @@ def metric_of(name: str) -> Metric:
     """The function; raises InputError for a name that is not known."""
     if name not in METRICS:
         raise InputError(f'there is no metric "{name}"', hint=did_you_mean(name, list(METRICS)))
-    module = importlib.import_module(f"tsugiki.evaluation.metrics.{METRICS[name]}")
+    package = "benchmarks" if METRICS[name] == "refusals" else "metrics"
+    module = importlib.import_module(f"tsugiki.evaluation.{package}.{METRICS[name]}")
     if name == "rouge_2_mecab":
         from tsugiki.evaluation.metrics.tokenizers import tokenizer
 

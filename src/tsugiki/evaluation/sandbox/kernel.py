@@ -60,8 +60,8 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 def make_read_only(directory: str, mounts: Sequence[str]) -> None:
     """Make every mount at and under `directory` read-only; `mounts` are their paths.
 
-    In one call where the kernel has it (mount_setattr, Linux 5.12): a remount waits for all processors, and
-    fifty of them took two seconds on a busy machine. What a mount already forbids stays so.
+    In one call where the kernel has it (mount_setattr, Linux 5.12), which leaves no moment between mounts.
+    What a mount already forbids stays so.
     """
     attributes = (ctypes.c_uint64 * 4)(READ_ONLY | NO_SETUID, 0, 0, 0)
     at_here, recursive = ctypes.c_int(-100), ctypes.c_uint(0x8000)

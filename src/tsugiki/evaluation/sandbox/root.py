@@ -62,10 +62,9 @@ def build(staging: str, standard_library: str, libraries: Sequence[str]) -> None
         if Path(standard_library, part).is_dir():
             target = f"{NAME}{standard_library}/{part}"
             kernel.mount("tmpfs", target, "tmpfs", kernel.NO_SETUID | kernel.READ_ONLY, "size=4k,mode=555")
-    for path in ("/etc/ld.so.cache", *libraries):
-        if Path(path).is_file():
-            mounts.append(_bind(root, path))
-            _copy_links(root, Path(path))
+    files = ("/etc/ld.so.cache", *libraries)
+    mounts += [_bind(root, path) for path in files if Path(path).is_file()]
+    _copy_links(root, [Path(path) for path in libraries])
     kernel.make_read_only(staging, mounts)
 
 
@@ -81,10 +80,17 @@ def _bind(root: Path, path: str) -> str:
     return str(target.absolute())
 
 
-def _copy_links(root: Path, path: Path) -> None:
-    """The links beside a library that lead to it: libz.so.1 -> libz.so.1.3."""
-    for other in path.parent.iterdir():
-        if other.is_symlink() and other.resolve() == path:
-            link = root / str(other).lstrip("/")
-            if not link.is_symlink():
-                link.symlink_to(other.readlink())
+def _copy_links(root: Path, libraries: Sequence[Path]) -> None:
+    """The links beside libraries that lead to them: libz.so.1 -> libz.so.1.3.
+
+    Only links that are named like a library up to ".so" are followed: a system has thousands.
+    """
+    for directory in {path.parent for path in libraries}:
+        beside = [path for path in libraries if path.parent == directory]
+        stems = {path.name.partition(".so")[0] for path in beside}
+        for entry in os.scandir(directory):
+            if not entry.is_symlink() or entry.name.partition(".so")[0] not in stems:
+                continue
+            if Path(entry.path).resolve() in beside:
+                link = root / entry.path.lstrip("/")
+                link.symlink_to(Path(entry.path).readlink())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tsugiki.errors import InputError, did_you_mean
+from tsugiki.evaluation.benchmarks.refusals import load_refusals
 from tsugiki.evaluation.benchmarks.schema import Origin
 from tsugiki.evaluation.benchmarks.sources import answers, choices, texts
 from tsugiki.evaluation.benchmarks.sources.files import Record
@@ -34,6 +35,7 @@ LOADERS: Mapping[str, Loader] = {
     "openbookqa": choices.openbookqa,
     "openbookqa_wrapped": choices.openbookqa_wrapped,
     "parallel": texts.parallel,
+    "refusals": load_refusals,
     "squad": answers.squad,
     "squad_rows": answers.squad_rows,
     "triviaqa": answers.triviaqa,

@@ -29,7 +29,8 @@ def jcommonsenseqa(files: Sequence[SourceFile], _: Origin) -> list[Record]:
                     "id": str(field(row, "q_id", (int, str), place)),
                     "question": field(row, "question", str, place),
                     "choices": choices,
-                    "label": _label(field(row, "label", int, place), choices, place),
+                    "label": (label := _label(field(row, "label", int, place), choices, place)),
+                    "right": choices[label],
                 }
             )
     return records
@@ -61,6 +62,7 @@ def mmlu(files: Sequence[SourceFile], _: Origin) -> list[Record]:
                     "choices": cells[1:5],
                     "label": LETTERS.index(letter),
                     "letter": letter,
+                    "right": cells[1 + LETTERS.index(letter)],
                 }
             )
     return records
@@ -86,6 +88,7 @@ def mmlu_rows(files: Sequence[SourceFile], _: Origin) -> list[Record]:
                     "choices": choices,
                     "label": label,
                     "letter": LETTERS[label],
+                    "right": choices[label],
                 }
             )
     return records
