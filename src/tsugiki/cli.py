@@ -319,6 +319,15 @@ Example: `tsugiki compare runs/demo-ja/scores`
 
 Example: `tsugiki compare old=a/scores new=b/scores --correction bh --html compared.html`"""
 app.command("tsugiki.commands.compare:compare", name="compare", help=_COMPARE, sort_key=13)
+_JUDGE = """Score a model's answers about images by a judge, after Heron-Bench's protocol.
+
+`tsugiki judge QUESTIONS ANSWERS --reference ... --judgments FILE --address http://...` asks any address that
+speaks OpenAI's protocol and keeps every review; without `--address` it replays what is kept and asks no one.
+Scores are relative to the reference's answers, by category, with intervals over images. `--swap` asks in both
+orders and shows how often the order decides. Reviews that can't be read are counted, never taken for -1.
+
+Example: `tsugiki judge questions.jsonl model.jsonl --reference gpt4.jsonl --judgments reviews.jsonl`"""
+app.command("tsugiki.commands.judge:judge", name="judge", help=_JUDGE, sort_key=17)
 _PLANNER = """Find the parallel layout of a model on so many GPUs: memory, speed, cost, before one is rented.
 
 Every legal layout is judged: `safe` (tensors count to at most 80 % of the memory), `probe` (80 to 90 %: try a
@@ -407,8 +416,11 @@ def _print_json(value: Any) -> None:
 
 def _run_app() -> None:
     """Run the command; where Slurm or torchrun started many processes of it, all but the first follow."""
-    if not {"run", "train"} & set(sys.argv[1:2]) or "WORLD_SIZE" not in os.environ:
+    if not {"run", "train", "evaluate"} & set(sys.argv[1:2]) or "WORLD_SIZE" not in os.environ:
         app()
+        return
+    if sys.argv[1] == "evaluate":
+        _run_evaluation()
         return
     from tsugiki.training.outside import follow, leading, place_of
 
@@ -420,6 +432,19 @@ def _run_app() -> None:
     else:
         with leading(place):
             app()
+
+
+def _run_evaluation() -> None:
+    """Process 0 runs the stage; the others answer their part of the items into the same directory."""
+    from tsugiki.evaluation.sharing import follow, share_of
+
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()  # noqa: PLR2004 (tsugiki evaluate OUT)
+    if share_of(out).rank == 0:
+        app()
+        return
+    from tsugiki.evaluation.models import answer_job
+
+    follow(out / "work", answer_job)
 
 
 def main() -> None:

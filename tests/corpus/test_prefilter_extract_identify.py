@@ -347,3 +347,43 @@ def test_is_candidate_tells_languages_of_one_script_by_their_share_of_stop_words
         assert is_candidate((frame + german * 6).encode(), None, "", pack)
         assert not is_candidate((frame + TEXTS["en"] * 9).encode(), None, "", pack)
     assert not is_candidate(("<html><p>" + dutch * 2).encode(), None, "", pack)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "移除目錄，若其為空目錄。顯示版本訊息後離開，並輸出說明文字。",
+            True,
+        ),  # hardly a character of the list
+        (
+            "製品情報 会社概要 採用情報 取扱説明書 最終更新日 利用規約 個人情報保護方針 " + "ひらがなの本文",
+            False,
+        ),
+        ("大韓民國 憲法 全文 國會 議員 選擧 法律 案內 標準 國語 大辭典 " + "대한민국의 헌법", False),
+        (
+            "移除目錄，若其為空目錄。顯示版本訊息後離開，並輸出說明文字。" * 2 + "使用の",
+            True,
+        ),  # one in a menu
+    ],
+)
+def test_is_candidate_for_chinese_goes_by_what_does_not_stand_beside_its_letters(text, wanted):
+    page = f"<html><body><p>{text}</p></body></html>".encode()
+    assert is_candidate(page, None, "", load_pack("zh")) is wanted
+
+
+def test_is_candidate_asks_for_the_share_of_letters_that_the_pack_names():
+    pack = load_pack("zh")
+    page = ('<html lang="zh"><p>' + "目录 " * 10 + "edit the configuration file " * 4).encode()  # 20 of 120
+    asked = {share: pack.prefilter.model_copy(update={"own_share": share}) for share in (0.1, 0.3)}
+    found = [
+        is_candidate(page, None, "", pack.model_copy(update={"prefilter": facts})) for facts in asked.values()
+    ]
+    assert found == [True, False]
+
+
+def test_measure_leaves_out_pages_of_few_characters(sample_pages):
+    pack = load_pack("ja")
+    whole, longer = (measure(sample_pages[:100], pack, least_characters=least) for least in (0, 200))
+    assert 0 < longer.pages < whole.pages == 100
+    assert longer.right <= whole.right

@@ -147,7 +147,7 @@ def test_compare_command_page_is_escaped_well_formed_and_the_same_twice(tmp_path
         ET.fromstring(figure)  # noqa: S314 - our own output, and well-formedness is the question
     assert "All tasks at a glance" in text
     assert "All tasks: differences from base" in text
-    assert "adapted got better than base in ja, 7 tasks" in text
+    assert "adapted got better than base in Japanese, 7 tasks" in text
     assert '<th scope="col" class="n">published</th>' in text
     assert re.search(r"Items one by one: \d+ adapted is better, \d+ adapted is worse", text)
     first = page.read_bytes()
@@ -227,3 +227,22 @@ def test_align_nothing_in_common_raises_and_says_why():
         align([*rows, *other], ("a", "b"))
     kept, [alignment] = align([*rows, *(row | {"model": "b"} for row in rows)], ("a", "b"))
     assert (len(kept), alignment.complete, reasons(alignment)) == (240, True, [])
+
+
+def test_compare_command_logs_of_lm_eval_are_read_and_named(tmp_path, capsys):
+    for name, right in (("first", 3), ("second", 2)):
+        place = tmp_path / name / "some__model"
+        place.mkdir(parents=True)
+        lines = [
+            {"doc_id": i, "doc": {}, "target": "4", "arguments": [["q", {}]], "resps": [["4"]],
+             "filtered_resps": ["4"], "filter": "none", "metrics": ["exact_match"],
+             "exact_match": float(i % right == 0)}
+            for i in range(60)
+        ]  # fmt: skip
+        text = "\n".join(json.dumps(line) for line in lines)
+        (place / "samples_gsm8k_2026-01-02T03-04-05.6.jsonl").write_text(text, encoding="utf-8")
+    words = (f"a={tmp_path / 'first'}", f"b={tmp_path / 'second'}")
+    [task] = json.loads(run(capsys, *words, "--json"))["tasks"]
+    assert (task["task"], task["items"]) == ("gsm8k", 60)
+    assert task["by_model"]["a"]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert task["by_model"]["b"]["value"] == 0.5

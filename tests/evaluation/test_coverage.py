@@ -1,6 +1,6 @@
-"""Simulations: intervals cover 95 % within a point, tests hold their level (benchmarks/coverage.py has more).
+"""Simulations: intervals cover 95 % within a point, tests hold their level (benchmarks/interval_coverage.py has more).
 
-Where the exact distribution can be summed over, it is; else thousands of data sets are the columns of one call.
+Where the exact distribution can be summed over, it is; else thousands of data sets are columns of one call.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def test_few_unequal_clusters_paired_t_covers_95_percent_and_holds_its_level(clu
     assert rejected(found) == pytest.approx(0.05, abs=0.012)
 
 
-@pytest.mark.parametrize(("items", "discordant"), [(120, 0.3), (500, 0.1), (1000, 0.2)])
+@pytest.mark.parametrize(("items", "discordant"), [(120, 0.3), (500, 0.1), (600, 0.2)])
 def test_answer_differences_cover_95_percent_and_mcnemar_holds_its_level(items, discordant):
     generator = np.random.default_rng(items)
     chances = [discordant / 2, discordant / 2, 1 - discordant]
-    found = answer_differences(singles(generator.choice([1.0, -1.0, 0.0], p=chances, size=(items, 3000))))
+    found = answer_differences(singles(generator.choice([1.0, -1.0, 0.0], p=chances, size=(items, 2500))))
     assert covered(found, 0) == pytest.approx(0.95, abs=0.015)
     assert 0.015 < rejected(found) <= 0.055
 
@@ -86,7 +86,7 @@ def test_answer_differences_few_discordant_answers_never_cover_too_seldom():
 def test_clustered_mcnemar_holds_its_level_where_the_test_of_items_does_not():
     generator = np.random.default_rng(4)
     clusters, per_cluster, repeats = 40, 10, 1500
-    lean = np.clip(generator.normal(0, 0.5, (clusters, repeats)), -1, 1)
+    lean = np.clip(generator.normal(0, 0.8, (clusters, repeats)), -1, 1)
     discordant = generator.binomial(per_cluster, 0.4, (clusters, repeats))
     won = generator.binomial(discordant, (1 + lean) / 2)
     difference = 2 * won - discordant
@@ -131,20 +131,20 @@ def test_corpus_bleu_covers_95_percent_and_its_paired_test_holds_its_level():
     large = bleu_sums(400_000, generator, 0.6 + generator.normal(0, 0.12, 400_000))
     truth = float(metric.value(large[:, 0].sum(axis=0)))
     alone, pairs = [], []
-    for repeat in range(500):
+    for repeat in range(300):
         skill = 0.6 + np.repeat(generator.normal(0, 0.12, 40), 6)
         sums_CMS = bleu_sums(240, generator, skill).reshape(40, 6, 2, 10).sum(axis=1)
         models, [pair] = corpus_estimates(metric.value, sums_CMS, [(0, 1)], draws=200, seed=repeat)
         alone.append(models[0])
         pairs.append(pair)
-    assert covered(alone, truth) == pytest.approx(0.95, abs=0.025)
-    assert rejected(pairs) == pytest.approx(0.05, abs=0.025)
+    assert covered(alone, truth) == pytest.approx(0.95, abs=0.03)
+    assert rejected(pairs) == pytest.approx(0.05, abs=0.03)
 
 
 def test_averages_over_tasks_cover_95_percent_and_hold_their_level():
     generator = np.random.default_rng(7)
     shares, alone, pairs = (0.1, 0.5, 0.8), [], []
-    for repeat in range(800):
+    for repeat in range(600):
         tasks = []
         for share, items in zip(shares, (60, 150, 300), strict=True):
             chances = generator.beta(share * 2, (1 - share) * 2, items)[:, None]

@@ -189,7 +189,8 @@ def test_fisher_interval_covers_the_truth() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [(Asked(components=99), "99 components"), (Asked(components=-1), "components"), (Asked(confidence=1.5), "confidence"),
+    [(Asked(components=99), "99 components"), (Asked(components=-1), "components"),
+     (Asked(confidence=1.5), "confidence"),
      (Asked(resample="families"), "families are not known"), (Asked(draws=0), "draws have to be")],
 )  # fmt: skip
 def test_study_refuses_what_does_not_fit_the_table(table, asked, said) -> None:

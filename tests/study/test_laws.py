@@ -124,7 +124,8 @@ def test_bootstrap_laws_covers_the_planted_parameters_and_repeats() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"loss": -1.0}, "loss that is not above 0"), ({"share": 1.5}, "share that is not between 0 and 1"),
-     ({"tokens": 0.0}, "tokens that is not above 0"), ({"parameters": np.nan}, "parameters that is not above 0")],
+     ({"tokens": 0.0}, "tokens that is not above 0"),
+     ({"parameters": np.nan}, "parameters that is not above 0")],
 )  # fmt: skip
 def test_fit_law_refuses_impossible_observations(change, said) -> None:
     _, runs = planted()

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
 from tsugiki.commands.terminal import Flag, Json, columns, one_line, print_json
 from tsugiki.errors import InputError
 from tsugiki.report.formatting import fixed
@@ -17,10 +15,7 @@ from tsugiki.report.formatting import fixed
 if TYPE_CHECKING:
     from tsugiki.evaluation.judge.scoring import Relative, Summary
 
-app = App(name="judge", help_format="markdown")
 
-
-@app.default
 def judge(
     questions: Path,
     answers: Path,
@@ -50,10 +45,10 @@ def judge(
     Example: `tsugiki judge questions.jsonl model.jsonl --reference gpt4.jsonl --judgments reviews.jsonl`
 
     Args:
-        questions: JSON lines with question_id, category, text, image, and context where `--contexts` has none.
+        questions: JSON lines with question_id, category, text, image, and context unless `--contexts` has it.
         answers: JSON lines with question_id and text: the model's answers.
         reference: The reference's answers.
-        judgments: The file of reviews: written with `--address`, read without; also the published script's.
+        judgments: The file of reviews, written with `--address` and read without; or the published script's.
         contexts: JSON lines with image and caption: what each image shows.
         judge: The judge's name at its address.
         address: Where the judge is asked (OpenAI's protocol), such as http://127.0.0.1:8000/v1.
@@ -78,7 +73,8 @@ def judge(
         raise InputError("--against and --against-judgments belong together", hint="give both or none")
     if workers < 1 or tries < 1 or timeout <= 0 or not 0 <= max_errors <= 1:
         raise InputError(
-            f"--workers {workers}, --tries {tries}, --timeout {timeout}, --max-errors {max_errors}: out of range",
+            f"--workers {workers}, --tries {tries}, --timeout {timeout} or --max-errors {max_errors} is "
+            "out of range",
             hint="at least one worker and one try, a positive timeout, a share of errors from 0 to 1",
         )
     told = read_prompts(prompts)
@@ -96,7 +92,8 @@ def judge(
     summaries = [summarise(one, maximum_errors=max_errors, published=published) for one in found]
     change = difference(*found[::-1]) if against is not None else None
     if json:
-        print_json({"summaries": [asdict(one) for one in summaries], "difference": change and asdict(change)})
+        changed = asdict(change) if change else None
+        print_json({"summaries": [asdict(one) for one in summaries], "difference": changed})
         return
     for name, summary in zip((answers, against), summaries, strict=False):
         print("\n".join(_lines(name.name if name else "", summary)) + "\n")

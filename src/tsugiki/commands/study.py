@@ -37,9 +37,12 @@ def study(
 
     Args:
         tables: CSV, TSV, JSON, JSON lines or Parquet with a row a model and a column a benchmark; or
-        directories that `tsugiki evaluate` made. Several are joined by the models' names. reading: How to
-        read the tables. method: How to compute. compute: How to set scores against compute. html: Write a
-        page with figures to this file. json: Print JSON.
+            directories that `tsugiki evaluate` made. Several are joined by the models' names.
+        reading: How to read the tables.
+        method: How to compute.
+        compute: How to set scores against compute.
+        html: Write a page with figures to this file.
+        json: Print JSON.
     """
     _study(tables, reading or Reading(), method or Method(), compute or Compute(), html, json=json)
 

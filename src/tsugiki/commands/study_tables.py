@@ -138,15 +138,15 @@ def scaling(study: ScalingStudy) -> Iterator[str]:
     fitted = study.scaling
     families = len(set(fitted.families))
     yield (
-        f"Scaling: {len(fitted.models)} models of {families} families; log10 of 6ND; clustered: CR1 by family; "
-        "wild p: wild cluster bootstrap."
+        f"Scaling: {len(fitted.models)} models of {families} families; log10 of 6ND; "
+        "clustered: CR1 by family; wild p: wild cluster bootstrap."
     )
-    rows = [("", "", *_TITLES[:1], "r", "95 %", *_TITLES[1:])]
-    for one in (*fitted.singles, *fitted.totals):
-        rows.append((
-            one_line(one.outcome, _NAME), one.language, str(one.fit.n), fixed(one.r),
-            interval(one.low, one.high, 2), fixed(one.fit.r2), *_coefficient(one.fit, 1),
-        ))  # fmt: skip
+    rows: list[tuple[str, ...]] = [("", "", *_TITLES[:1], "r", "95 %", *_TITLES[1:])]
+    rows += [
+        (one_line(one.outcome, _NAME), one.language, str(one.fit.n), fixed(one.r),
+         interval(one.low, one.high, 2), fixed(one.fit.r2), *_coefficient(one.fit, 1))
+        for one in (*fitted.singles, *fitted.totals)
+    ]  # fmt: skip
     yield from columns(rows, right=range(2, 11), indent="  ")
     for model, said in (
         ("compute", "All languages at once"),
@@ -157,7 +157,7 @@ def scaling(study: ScalingStudy) -> Iterator[str]:
         if joint:
             yield ""
             yield f"{said}:"
-            lines = [("", "", *_TITLES)]
+            lines: list[tuple[str, ...]] = [("", "", *_TITLES)]
             for each in joint:
                 lines += [
                     (one_line(each.outcome, _NAME), name, str(each.fit.n), fixed(each.fit.r2),
@@ -192,8 +192,8 @@ def _robust(study: ScalingStudy) -> Iterator[str]:
         return
     source = "--shares" if tested.source == "file" else "rows flagged X"
     yield f"Assumed shares, {tested.draws} draws ({source}; {plural(len(tested.models), 'model')}):"
-    lines = [("", "", "r as stated", "median", "95 % of draws")]
-    lines += [
+    spreads = [("", "", "r as stated", "median", "95 % of draws")]
+    spreads += [
         (
             one_line(one.outcome, _NAME),
             one.language,
@@ -203,7 +203,7 @@ def _robust(study: ScalingStudy) -> Iterator[str]:
         )
         for one in tested.spreads
     ]
-    yield from columns(lines, right=(2, 3, 4), indent="  ")
+    yield from columns(spreads, right=(2, 3, 4), indent="  ")
 
 
 def predictions(found: Sequence[Prediction], failed: Sequence[str]) -> Iterator[str]:
@@ -214,11 +214,11 @@ def predictions(found: Sequence[Prediction], failed: Sequence[str]) -> Iterator[
         f"{first.cutoff:.3g} FLOPs, tried on {int((~first.train).sum())} beyond. Errors are mean absolute."
     )
     rows = [("", "fitted", "held out", "r", "R²", "compute alone", "mean alone")]
-    for one in found:
-        rows.append((
-            one_line(one.target, _NAME), fixed(one.error_train), fixed(one.error_held), _known(one.r_held),
-            _known(one.r2_held), _known(one.compute_error), fixed(one.baseline),
-        ))  # fmt: skip
+    rows += [
+        (one_line(one.target, _NAME), fixed(one.error_train), fixed(one.error_held), _known(one.r_held),
+         _known(one.r2_held), _known(one.compute_error), fixed(one.baseline))
+        for one in found
+    ]  # fmt: skip
     yield from columns(rows, right=range(1, 7), indent="  ")
     better = sum(
         one.error_held < min(one.compute_error, one.baseline)

@@ -273,9 +273,7 @@ def words_of(head: Any) -> Any:
 
 
 @_kernel(
-    nb.types.UniTuple(nb.int64, 3)(
-        _BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64, nb.int64
-    ),
+    nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64, nb.int64),
     nogil=True,
     cache=True,
 )

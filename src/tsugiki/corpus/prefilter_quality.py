@@ -6,6 +6,7 @@ of it. So an unfiltered sample is needed, such as a few whole WARC files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,21 +46,33 @@ class Quality:
         return 2 * self.precision * self.recall / both if both else 0.0
 
 
-def measure(pages: Iterable[Page], pack: LanguagePack, extractor: Extractor = "resiliparse") -> Quality:
-    """Compare the prefilter with the full path on `pages`, which nothing has filtered before."""
-    right = needless = missed = total = 0
-    for page in pages:
-        total += 1
-        candidate = is_candidate(page.body, page.charset, page.url, pack, page.http_language)
-        wanted = in_language(page, pack, extractor)
-        right += candidate and wanted
-        needless += candidate and not wanted
-        missed += wanted and not candidate
-    return Quality(right, needless, missed, total)
+def quality_of(answers: Iterable[tuple[bool, bool]]) -> Quality:
+    """The counts of pairs (is a candidate, is in the language)."""
+    pairs = Counter(answers)
+    return Quality(pairs[True, True], pairs[True, False], pairs[False, True], pairs.total())
 
 
-def in_language(page: Page, pack: LanguagePack, extractor: Extractor = "resiliparse") -> bool:
-    """What the full path says: whether the page's main text is in the language."""
+def measure(
+    pages: Iterable[Page],
+    pack: LanguagePack,
+    extractor: Extractor = "resiliparse",
+    *,
+    least_characters: int = 0,
+) -> Quality:
+    """Compare the prefilter with the full path on `pages`, which nothing has filtered before.
+
+    least_characters: pages whose main text has fewer are left out, as an identifier says little of them.
+    """
+    judged = ((page, *_judged(page, pack, extractor)) for page in pages)
+    return quality_of(
+        (is_candidate(page.body, page.charset, page.url, pack, page.http_language), wanted)
+        for page, wanted, characters in judged
+        if characters >= least_characters
+    )
+
+
+def _judged(page: Page, pack: LanguagePack, extractor: Extractor) -> tuple[bool, int]:
+    """What the full path says: whether the main text is in the language; and how many characters it has."""
     decoded = decode(page.body, page.charset, pack)
     text = extract(decoded.text, extractor).text if decoded else ""
-    return bool(text) and is_language(identify(text, pack), pack)
+    return bool(text) and is_language(identify(text, pack), pack), len(text)

@@ -13,7 +13,6 @@ import numpy as np
 
 from tsugiki.corpus.prefilter_kernel import (
     INSIDE,
-    OUTSIDE,
     begins,
     code_point,
     first_marked,
@@ -141,7 +140,7 @@ def hash_word(word: Any) -> Any:
 
 @_kernel(nb.uint8[::1](nb.uint64[::1]), nogil=True, cache=True)
 def _slots_of(words: Any) -> Any:
-    """Where to look for a word by the top byte of its hash: its number from 1, or 0; the next slot if taken."""
+    """Where a word is looked for by the top byte of its hash: its number from 1; the next slot if taken."""
     slots = np.zeros(_SLOTS, np.uint8)
     for k in range(words.size):
         slot = np.int64(words[k] >> _TOP_BYTE)
@@ -171,16 +170,16 @@ def _mark(word: Any, words: Any, slots: Any) -> Any:
     nogil=True,
     cache=True,
 )
-def count_visible(  # noqa: C901, PLR0917 (one pass; numba has no keyword arguments)
+def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has no keyword arguments)
     head: Any, begin: int, table: Any, words: Any, most: int, foreign: int, enough: int, enough_words: int
 ) -> Any:
     """Letters outside of links that a reader sees of the head from `begin` on, and how many of the words.
 
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
     the end, to `most` letters, to more than `foreign` letters OUTSIDE, or until `enough` letters INSIDE and
-    `enough_words` different words are found; looked at behind each run of at most 32 letters. Returns letters
-    INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if the
-    end was reached, words outside of links (0 where none are asked for), and how many of these are among
+    `enough_words` different words are found; asked behind each run of at most 32 letters. Returns letters
+    INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if
+    the end was reached, words outside of links (0 where none are asked for), and how many of these are among
     `words`.
     """
     eights = words_of(head)

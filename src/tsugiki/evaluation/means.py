@@ -114,14 +114,15 @@ def clt_estimates(sums: ClusterSums, confidence: float = 0.95) -> list[Estimate]
     for value, error, width in zip(robust.value_M, robust.error_M, width_M, strict=True):
         p = 1.0
         if value != 0 and isfinite(error):
-            p = t_two_sided(value / error, robust.degrees) if error > 0 else 0.0
+            # the same difference in every cluster: what the signs of so few could show at most
+            p = t_two_sided(value / error, robust.degrees) if error > 0 else 2.0 ** (1 - len(sums))
         estimates.append(
             Estimate(
                 value=float(value),
                 low=float(value - width),
                 high=float(value + width),
                 standard_error=float(error),
-                p=min(1.0, max(p, 2.0 ** (1 - len(sums)))),
+                p=p,
                 method=method,
                 degrees=robust.degrees,
             )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsugiki.evaluation.judging import BITS_OF_INTEREST, Settings, rounded
+from tsugiki.languages import load_pack, pack_codes
 
 Row = Mapping[str, Any]
 
@@ -56,6 +57,11 @@ def _bits(task: Row, pair: Row, settings: Settings) -> dict[str, Any]:
     return _entry(task, what, pair, margin=margin, verdict=verdict, words=words)
 
 
+def _language(code: str) -> str:
+    """What a language is called, where there is a pack of it."""
+    return load_pack(code).name if code in pack_codes() else code
+
+
 def _verdict(pair: Row, margin: float, *, lower_is_better: bool) -> str:
     if pair["verdict"] in {"better", "worse"}:
         return str(pair["verdict"])
@@ -69,7 +75,7 @@ def _entry(
     entry: Row, what: str, pair: Row, *, margin: float, verdict: str, words: tuple[str, str]
 ) -> dict[str, Any]:
     figures, size = words
-    name, base, language = pair["model"], pair["baseline"], entry["language"]
+    name, base, language = pair["model"], pair["baseline"], _language(entry["language"])
     sentence = {
         "worse": f"{name} got worse than {base} in {language}, {what}: {figures}.",
         "better": f"{name} got better than {base} in {language}, {what}: {figures}.",
@@ -78,7 +84,7 @@ def _entry(
         f"{what}: {figures}.",
     }[verdict]
     return {
-        "language": language,
+        "language": entry["language"],
         "what": what,
         "baseline": base,
         "model": name,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.scores import COMPARISON, SCHEMA, SCORES
 from tsugiki.errors import InputError
+from tsugiki.evaluation.exchange.samples import read_lm_eval
 from tsugiki.evaluation.tasks.base import Measure, Row
 
 _NEEDED = ("task", "item", "score")
@@ -152,16 +152,12 @@ def _lines(text: str) -> list[Any]:
 
 
 def _lm_eval(path: Path) -> tuple[list[Row], dict[str, Measure]]:
-    try:
-        exchange = importlib.import_module("tsugiki.evaluation.exchange")
-    except ImportError:
-        exchange = None
-    read: Callable[[Path], list[Row]] | None = getattr(exchange, "read_lm_eval", None)
-    if read is None:
+    if path.is_dir() and not any(path.rglob("samples_*.jsonl")):
         raise InputError(
-            f"{path} holds no {SCORES}", hint="name an evaluate stage that has finished, or a table of items"
+            f"{path} holds no {SCORES} and no samples_*.jsonl",
+            hint="name an evaluate stage that has finished, or a table of items",
         )
-    return _plain(path, read(path)), {}
+    return _plain(path, read_lm_eval(path)), {}
 
 
 def _measures(path: Path) -> dict[str, Measure]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -123,65 +123,22 @@ def through_experts(experts: Callable[[Tensor, Tensor], Tensor], x_BTD: Tensor, 
 def sort_by_expert(x_SD: Tensor, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     """Rows for the experts (R, D), where each came from in token order (R), and where experts end (E, int32).
 
-    The backward pass adds a token's K gradients in a fixed order, on any device.
+    Tokens are copied before they are sorted, so that the backward pass adds a token's K gradients in a fixed
+    order, on any device.
     """
     chosen, experts = routing.experts_SK.shape[1], routing.logits_SE.shape[1]
     sorted_R, order_R = routing.experts_SK.flatten().sort(stable=True)
     numbers_E = torch.arange(experts, device=sorted_R.device)
     ends_E = torch.searchsorted(sorted_R, numbers_E, right=True, out_int32=True)
-    rows_RD: Tensor = _Copied.apply(x_SD, order_R, chosen)  # type: ignore[no-untyped-call]
-    return rows_RD, order_R, ends_E
+    return x_SD.repeat_interleave(chosen, dim=0)[order_R], order_R, ends_E
 
 
 def weigh(y_RD: Tensor, order_R: Tensor, weights_SK: Tensor) -> Tensor:
     """Undo `sort_by_expert`, and add up each token's experts by their weights, (S, D)."""
-    added: Tensor = _Added.apply(y_RD, order_R, weights_SK)  # type: ignore[no-untyped-call]
-    return added
-
-
-def _inverse(order_R: Tensor) -> Tensor:
-    """Where each number of a permutation stands in it."""
     back_R = torch.empty_like(order_R)
     back_R[order_R] = torch.arange(len(order_R), device=order_R.device)
-    return back_R
-
-
-class _Copied(torch.autograd.Function):
-    """Tokens (S, D) to rows (R, D); autograd's way copies twice and adds gradients one by one."""
-
-    @staticmethod
-    def forward(ctx: Any, x_SD: Tensor, order_R: Tensor, chosen: int) -> Tensor:
-        """Row r is of token order_R[r] // chosen."""
-        ctx.save_for_backward(order_R)
-        ctx.chosen = chosen
-        return x_SD.index_select(0, order_R.div(chosen, rounding_mode="floor"))
-
-    @staticmethod
-    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None, None]:
-        """The sum of the K gradients of each token."""
-        (order_R,) = ctx.saved_tensors
-        grad_SKD = grad_RD.index_select(0, _inverse(order_R)).view(-1, ctx.chosen, grad_RD.shape[1])
-        return grad_SKD.sum(dim=1), None, None
-
-
-class _Added(torch.autograd.Function):
-    """Rows (R, D) in order of their experts, weighed and added up to tokens (S, D)."""
-
-    @staticmethod
-    def forward(ctx: Any, y_RD: Tensor, order_R: Tensor, weights_SK: Tensor) -> Tensor:
-        """In the type of the rows."""
-        y_SKD = y_RD.index_select(0, _inverse(order_R)).view(*weights_SK.shape, y_RD.shape[1])
-        ctx.save_for_backward(y_SKD, order_R, weights_SK)
-        return (weights_SK[..., None].to(y_SKD.dtype) * y_SKD).sum(dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, None, Tensor]:
-        """Of each row its token's gradient times the weight; of each weight the product with the row."""
-        y_SKD, order_R, weights_SK = ctx.saved_tensors
-        weights_R1 = weights_SK.flatten().index_select(0, order_R)[:, None].to(grad_SD.dtype)
-        tokens_R = order_R.div(weights_SK.shape[1], rounding_mode="floor")
-        grad_weights_SK = (y_SKD * grad_SD[:, None]).sum(dim=-1, dtype=weights_SK.dtype)
-        return grad_SD.index_select(0, tokens_R).mul_(weights_R1), None, grad_weights_SK
+    y_SKD = y_RD[back_R].view(*weights_SK.shape, -1)
+    return (weights_SK[..., None].to(y_SKD.dtype) * y_SKD).sum(dim=1)
 
 
 def grouped_linear(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:

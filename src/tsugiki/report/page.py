@@ -23,6 +23,7 @@ from tsugiki.report.sections.routing import routing
 from tsugiki.report.sections.seeds import seeds
 from tsugiki.report.sections.summary import graph, missing, outdated, tiles
 from tsugiki.report.sections.training import training
+from tsugiki.report.sections.upcycling import upcyclings
 from tsugiki.report.sections.verdict import verdict
 from tsugiki.report.sections.vocabulary import vocabularies
 from tsugiki.report.text import language_tag, visible
@@ -57,6 +58,7 @@ def render(run_directory: Path) -> str:
         graph=graph(run, palette),
         corpora=corpora(run),
         vocabularies=vocabularies(run, palette),
+        upcyclings=upcyclings(run, palette),
         training=training(run, palette),
         seeds=seeds(run),
         routing=routing(run, palette),

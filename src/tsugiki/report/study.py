@@ -3,63 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from tsugiki.artifacts.files import write_text
-from tsugiki.report.figures.bands import Arrow, Band, Spot, band_chart, biplot
+from tsugiki.report.figures.bands import Arrow, Spot, biplot
 from tsugiki.report.figures.figure import Figure, Key, Words, full_width, model_legend
 from tsugiki.report.figures.heatmap import Matrix, heat_map, shown_values
 from tsugiki.report.figures.lines import Series, line_chart
 from tsugiki.report.figures.svg import Canvas
-from tsugiki.report.formatting import fixed, interval, p_value, percent, plural, signed
-from tsugiki.report.page import environment
+from tsugiki.report.formatting import fixed, interval, percent, plural
+from tsugiki.report.study_scaling import robustness_part, scaling_part
+from tsugiki.report.study_sheet import Part, Sheet, Table, render_sheet
 from tsugiki.study.analysis import FactorStudy, ScalingStudy
 from tsugiki.study.findings import Finding
-from tsugiki.study.regression import t_quantile
-from tsugiki.study.scaling import Single
 
 _COLOURS: Final = 5
 _OTHERS: Final = "m5"
 _FINDINGS: Final = 40
 _ROWS: Final = 60
 _FIGURES: Final = 6
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: its caption, titles and rows; the first column names the row."""
-
-    caption: str
-    titles: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section: heading, what it says, figures and tables, and findings as a list."""
-
-    key: str
-    heading: str
-    lead: str
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The whole page."""
-
-    name: str
-    meta: str
-    headline: str
-    tiles: tuple[tuple[str, str, str], ...]
-    parts: tuple[Part, ...]
 
 
 def write_study_page(path: Path, name: str, factors: FactorStudy, scaling: ScalingStudy | None) -> None:
@@ -72,22 +38,18 @@ def study_page(name: str, factors: FactorStudy, scaling: ScalingStudy | None) ->
     groups = _groups(factors, scaling)
     parts = [_findings(factors, scaling), _components(factors, groups), _correlations(factors)]
     if scaling is not None:
-        parts += [_scaling(factors, scaling, groups), _robustness(scaling)]
+        parts += [scaling_part(factors, scaling, groups, _legend(groups[1])), robustness_part(scaling)]
     table = factors.table
     meta = f"{plural(len(table.models), 'model')} · {plural(len(table.benchmarks), 'benchmark')}"
     meta += f" · {plural(table.missing, 'missing score')}" if table.missing else ""
     return render_sheet(Sheet(name, meta, _headline(factors, scaling), _tiles(factors), tuple(parts)))
 
 
-def render_sheet(sheet: Sheet) -> str:
-    """A sheet as HTML text."""
-    return environment().get_template("study.html.j2").render(sheet=sheet)
-
-
 def _headline(factors: FactorStudy, scaling: ScalingStudy | None) -> str:
     kept = factors.parallel.kept
     share = percent(float(factors.factors.explained_B[:kept].sum()))
-    said = f"{plural(kept, 'component')} of {len(factors.table.benchmarks)} exceed noise: {share} of the variance."
+    every = len(factors.table.benchmarks)
+    said = f"{plural(kept, 'component')} of {every} exceed noise: {share} of variance."
     if scaling is None:
         return said
     for name in factors.names[: max(kept, 1)]:
@@ -304,136 +266,3 @@ def _correlations(factors: FactorStudy) -> Part:
     )
     figure = full_width("correlations", words, lambda canvas: heat_map(canvas, matrix))
     return Part("correlations", "Correlations", lead, (figure,), (table,))
-
-
-def _scaling(
-    factors: FactorStudy, scaling: ScalingStudy, groups: tuple[tuple[str, ...], Mapping[str, str]]
-) -> Part:
-    fitted = scaling.scaling
-    colours = dict(zip(factors.table.models, (groups[1][group] for group in groups[0]), strict=True))
-    shown = [one for one in fitted.singles if one.outcome in factors.names[:3]][:_FIGURES]
-    figures = tuple(
-        _band(scaling, one, colours, number, _legend(groups[1])) for number, one in enumerate(shown)
-    )
-    titles = ("", "n", "r", "95 %", "R²", "a decade", "error", "clustered", "p", "wild p")
-    rows = tuple(
-        (f"{one.outcome} on {one.language}", str(one.fit.n), fixed(one.r), interval(one.low, one.high, 2),
-         fixed(one.fit.r2), *_coefficient(one.fit, 1))
-        for one in (*fitted.singles, *fitted.totals)
-    )[:_ROWS * 2]  # fmt: skip
-    joint = []
-    for one in fitted.joints:
-        if one.model == "compute":
-            for place, name in enumerate(one.fit.names[1:], start=1):
-                joint.append(
-                    (
-                        f"{one.outcome}: {name}",
-                        str(one.fit.n),
-                        fixed(one.fit.r2),
-                        *_coefficient(one.fit, place),
-                    )
-                )
-    families = len(set(fitted.families))
-    lead = (
-        f"Least squares on log10 of 6ND, {len(fitted.models)} models of {families} families. Errors beside the "
-        "classical ones are clustered by family (CR1); with few families trust the p of the wild bootstrap."
-    )
-    tables = [Table("One language at a time.", titles, rows)]
-    if joint:
-        joint_titles = ("", "n", "R²", "a decade", "error", "clustered", "p", "wild p")
-        tables.append(Table("All languages at once.", joint_titles, tuple(joint[: _ROWS * 2])))
-    return Part("scaling", "Scaling with compute", lead, figures, tuple(tables))
-
-
-def _coefficient(fit: Any, place: int) -> tuple[str, ...]:
-    return (
-        signed(float(fit.coefficient_P[place])),
-        fixed(float(fit.error_P[place])),
-        _known(float(fit.clustered_P[place])),
-        p_value(float(fit.p_P[place])),
-        p_value(float(fit.wild_p_P[place])) if np.isfinite(fit.wild_p_P[place]) else "–",
-    )
-
-
-def _known(value: float) -> str:
-    return fixed(value if np.isfinite(value) else None)
-
-
-def _band(
-    scaling: ScalingStudy, one: Single, colours: Mapping[str, str], number: int, legend: tuple[Key, ...]
-) -> Figure:
-    fitted = scaling.scaling
-    x, y = fitted.log_compute[one.language], fitted.outcomes[one.outcome]
-    spots = [
-        Spot(float(a), float(b), colours[model], model, f"{model}: 10^{a:.2f} FLOPs, {b:.3f}")
-        for model, a, b in zip(fitted.models, x, y, strict=True)
-        if np.isfinite(b)
-    ]
-    freedom = one.fit.clusters - 1 if np.isfinite(one.fit.clustered_P[1]) else one.fit.n - 2
-    width = t_quantile(freedom)
-    points = []
-    for at in np.linspace(float(x.min()), float(x.max()), 41).tolist():
-        row = np.array([1.0, at])
-        middle = float(row @ one.fit.coefficient_P)
-        half = width * float(np.sqrt(max(float(row @ one.fit.covariance_PP @ row), 0.0)))
-        points.append((at, middle, middle - half, middle + half))
-    words = Words(
-        f"{one.outcome} against compute of {one.language}",
-        f"r {fixed(one.r)}, R² {fixed(one.fit.r2)}. The band is the 95 % interval of the line, by clustered "
-        f"errors and t with {freedom} degrees of freedom.",
-        "; ".join(spot.title for spot in spots),
-    )
-
-    def draw(canvas: Canvas) -> Any:
-        axes = (f"log10 FLOPs of {one.language} (6ND)", one.outcome)
-        return band_chart(canvas, spots, [Band("m5", tuple(points))], axes)
-
-    return full_width(f"scaling-{number}", words, draw, legend)
-
-
-def _robustness(scaling: ScalingStudy) -> Part:
-    fitted, tested = scaling.scaling, scaling.sensitivity
-    tables = []
-    left = [one for one in fitted.left if one.outcome.startswith("PC")]
-    rows = tuple(
-        (
-            f"{one.outcome} on {one.language}, {one.kind} {one.family}",
-            str(one.n),
-            fixed(one.r),
-            signed(one.slope),
-        )
-        for one in left[:_ROWS]
-    )
-    if rows:
-        tables.append(Table("Without one family, and inside of one.", ("", "n", "r", "a decade"), rows))
-    apart = [one for one in fitted.joints if one.sufficiency is not None]
-    rows = tuple(
-        (one.outcome, signed(one.sufficiency[0]), fixed(one.sufficiency[1]), p_value(one.sufficiency[2]))
-        for one in apart[:_ROWS]
-        if one.sufficiency is not None
-    )
-    if rows:
-        said = (
-            "Parameters and tokens entered apart: the coefficient of N less those of the tokens (6ND says 0)."
-        )
-        tables.append(Table(said, ("", "difference", "clustered error", "p"), rows))
-    lead = "Without a family, with parameters and tokens apart, and with other shares than those assumed."
-    if tested is not None:
-        rows = tuple(
-            (
-                f"{one.outcome} on {one.language}",
-                fixed(one.stated),
-                fixed(one.median),
-                interval(one.low, one.high),
-            )
-            for one in tested.spreads[:_ROWS]
-        )
-        source = "a file of shares" if tested.source == "file" else "rows flagged X, tokens off by a factor"
-        said = f"{tested.draws} draws of assumed shares ({source}; {plural(len(tested.models), 'model')})."
-        tables.append(Table(said, ("", "r as stated", "median", "95 % of draws"), rows))
-    return Part("robustness", "How robust this is", lead, (), tuple(tables))
-
-
-def finding_texts(findings: Sequence[Finding]) -> list[str]:
-    """Findings as lines of text."""
-    return [_said(one) for one in findings]

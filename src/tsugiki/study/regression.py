@@ -96,7 +96,7 @@ def least_squares(
             hint="leave one out, or add models that tell them apart",
         )
     member_GN = _members(clusters)
-    bread: Array = np.linalg.inv(x_NP.T @ x_NP)
+    bread: Array = np.asarray(np.linalg.inv(x_NP.T @ x_NP), dtype=np.float64)
     coefficient = bread @ (x_NP.T @ y_N)
     residual = y_N - x_NP @ coefficient
     freedom = n - p

@@ -86,13 +86,13 @@ def read_table(paths: Sequence[Path], columns: Columns | None = None) -> ScoreTa
     columns = columns or Columns()
     if not paths:
         raise InputError("no table is given", hint="name a file, or try --example")
-    parts = []
+    parts, names = [], []
     for path in paths:
         raw, findings = read_artifact(path) if path.is_dir() else (read_raw(path), [])
+        names += raw.columns
         parts.append(_typed(raw, columns, findings))
-    table = _without_empty(_joined(parts))
-    _check_named(table, parts, columns)
-    return _large_enough(table)
+    _check_named(names, columns)
+    return _large_enough(_without_empty(_large_enough(_joined(parts))))
 
 
 def _typed(raw: RawTable, columns: Columns, findings: Sequence[Finding]) -> ScoreTable:
@@ -259,7 +259,7 @@ def _without_empty(table: ScoreTable) -> ScoreTable:
         else:
             continue
         keep_B[place] = False
-    keep_M = present[:, keep_B].any(axis=1)
+    keep_M: NDArray[np.bool_] = np.asarray(present[:, keep_B].any(axis=1))
     found += [
         Finding("missing", f"{model} has no score: left out", model)
         for model, kept in zip(table.models, keep_M.tolist(), strict=True)
@@ -276,11 +276,10 @@ def _without_empty(table: ScoreTable) -> ScoreTable:
     )
 
 
-def _check_named(table: ScoreTable, parts: Sequence[ScoreTable], columns: Columns) -> None:
-    known = {name for part in parts for name in (*part.benchmarks, *part.averages, *part.information)}
-    for name in columns.only:
+def _check_named(known: Sequence[str], columns: Columns) -> None:
+    for name in (*columns.only, *columns.drop):
         if name not in known:
-            raise InputError(f'no table has a column "{name}"', hint=did_you_mean(name, table.benchmarks))
+            raise InputError(f'no table has a column "{name}"', hint=did_you_mean(name, known))
 
 
 def _large_enough(table: ScoreTable) -> ScoreTable:
@@ -288,7 +287,7 @@ def _large_enough(table: ScoreTable) -> ScoreTable:
     if models < FEWEST_MODELS:
         said = "one model" if models == 1 else f"{models} models"
         raise DataError(
-            f"the table has {said} ; correlations and factors need at least {FEWEST_MODELS}",
+            f"the table has {said}; correlations and factors need at least {FEWEST_MODELS}",
             hint="add models: a study of what models have in common needs many (35 in the example)",
         )
     if benchmarks < FEWEST_BENCHMARKS:

@@ -266,6 +266,7 @@ def test_bytes_of_any_kind_give_records_or_an_input_error(tmp_path_factory, kind
     assert "a.jsonl" in said
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.text('ab,"\n ', max_size=5), min_size=2, max_size=3), min_size=1, max_size=5))
 def test_csv_cells_come_back(tmp_path_factory, cells):
     import csv

@@ -16,6 +16,7 @@ from tsugiki.errors import InputError
 from tsugiki.evaluation.benchmarks.names import task_names
 from tsugiki.evaluation.benchmarks.store import SAMPLE
 from tsugiki.evaluation.stage import Config, estimate, run
+from tsugiki.workflow.recipe import load_recipe
 
 QUIET = {"bootstrap_draws": 100, "threads": 1}
 # Programs need the sandbox, which has tests of its own; see test_programs.py.
@@ -182,3 +183,27 @@ def test_run_texts_gives_bits_per_byte_and_per_character(world, tmp_path):
 def test_sample_directory_holds_no_item_of_a_benchmark():
     assert (SAMPLE / "README.md").is_file()
     assert all(path.stat().st_size < 8192 for path in Path(SAMPLE).rglob("*"))
+
+
+def test_recipe_at_mini_scale_asks_the_sample(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "recipe: r\nlanguage: ja\nstages:\n"
+        "  japanese: {kind: corpus, source: crawl, language: ja}\n"
+        "  scores: {kind: evaluate, models: [some/model], heldout: [japanese],"
+        " tasks: [cloze, gsm8k], data: /data/benchmarks}\n"
+    )
+    config = load_recipe(recipe, scale="mini").stages["scores"].config
+    assert (config.data, config.benchmarks) == ("sample", ("gsm8k",))
+
+
+def test_run_translations_and_summaries_with_the_models_own_tokens(world, tmp_path):
+    pytest.importorskip("MeCab")
+    tasks = ("xlsum-ja@published", "wmt20-en-ja", "wmt20-ja-en@published")
+    evaluate(world, tmp_path, tasks=tasks)
+    rows = read_scores(tmp_path).to_pylist()
+    assert len(rows) == 3 + 5 + 5
+    for row in rows:
+        assert (row["sums"] is not None) == row["task"].startswith("wmt20")
+    published = [row for row in rows if row["task"] == "xlsum-ja@published"]
+    assert all(0 <= dict(row["other_scores"])["published"] <= 1 for row in published)

@@ -3,18 +3,19 @@
 # ruff: noqa: E501 (instructions are copied as they are)
 from __future__ import annotations
 
+import importlib.util
 import random
 
 import pytest
 
-from tsugiki.errors import InputError
+from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.benchmarks.manifest import commit_of, manifest
 from tsugiki.evaluation.benchmarks.names import TASKS, task_names
 from tsugiki.evaluation.benchmarks.prompts import cut_sentences, prompt_of, render
 from tsugiki.evaluation.benchmarks.questions import questions_of, read_material
 from tsugiki.evaluation.benchmarks.reading import load_task, read_task, settings_of, split_name
 from tsugiki.evaluation.benchmarks.schema import Shots
-from tsugiki.evaluation.benchmarks.scoring import METRICS, metric_of
+from tsugiki.evaluation.benchmarks.scoring import METRICS, metric_of, require_scoring
 from tsugiki.evaluation.benchmarks.shots import jmmlu_parts, processed_train, shots_for
 from tsugiki.evaluation.benchmarks.store import sample_store
 from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
@@ -197,6 +198,16 @@ def test_metrics_that_tasks_name_exist():
     assert metric_of("squad_exact")("The cat.", ["cat"]) == 1.0
     with pytest.raises(InputError, match='did you mean "squad_f1"'):
         metric_of("squad_f2")
+
+
+def test_scoring_that_can_not_be_done_is_refused_before_a_model_is_asked():
+    settings = load_task("gsm8k").settings
+    require_scoring(settings)
+    with pytest.raises(InputError, match='did you mean "bleu"'):
+        require_scoring(settings.model_copy(update={"corpus": "blue"}))
+    if importlib.util.find_spec("nagisa") is None:
+        with pytest.raises(DependencyError, match="nagisa"):
+            require_scoring(published("wmt20-en-ja"))
 
 
 def test_manifest_pins_commit_hash_and_licence_of_every_github_file():

@@ -15,6 +15,7 @@ from tsugiki.evaluation.benchmarks.benchmark import Benchmark
 from tsugiki.evaluation.benchmarks.questions import Question, questions_of, read_material
 from tsugiki.evaluation.benchmarks.reading import load_task, settings_of, split_name
 from tsugiki.evaluation.benchmarks.schema import Settings, TaskSpec, Variant
+from tsugiki.evaluation.benchmarks.scoring import require_scoring
 from tsugiki.evaluation.benchmarks.store import SAMPLE, Store, sample_store
 from tsugiki.evaluation.items import stable_hash
 
@@ -133,13 +134,15 @@ def ask(
 ) -> list[Asked]:
     """The questions of all benchmarks.
 
-    Raises InputError for data that is missing, damaged or not the pinned one.
+    Raises InputError for data that is missing, damaged or not the pinned one, DependencyError where what
+    scores the answers is not installed.
     """
     asked = []
     for word in names:
         name, wanted = split_name(word, variant)
         task = load_task(name)
         benchmark = Benchmark(task, wanted, settings_of(task, wanted), seed)
+        require_scoring(benchmark.settings)
         store = (
             sample_store()
             if data == SAMPLE_WORD

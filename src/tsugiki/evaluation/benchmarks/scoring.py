@@ -63,6 +63,28 @@ SEPARATOR = "\x1f"
 """Stands between tokens; no tokenizer's piece holds it alone."""
 
 
+def require_scoring(settings: Settings) -> None:
+    """Raise before a model is asked what would only come out when its answers are scored.
+
+    InputError for a metric that is not known, DependencyError for a package or a sandbox that is missing.
+    """
+    for score in settings.scores.values():
+        metric_of(score.metric)
+    if settings.corpus is not None:
+        from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
+
+        if settings.corpus not in CORPUS_METRICS:
+            raise InputError(
+                f'there is no corpus metric "{settings.corpus}"',
+                hint=did_you_mean(settings.corpus, list(CORPUS_METRICS)),
+            )
+        CORPUS_METRICS[settings.corpus].sums("a", ["a"])
+    if settings.answer == "code":
+        from tsugiki.evaluation.sandbox.checks import require_sandbox
+
+        require_sandbox()
+
+
 def item_scores(settings: Settings, prediction: str, golds: Sequence[str]) -> dict[str, float]:
     """All numbers of one answer but those that need the model, by their names."""
     return {

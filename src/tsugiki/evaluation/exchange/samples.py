@@ -16,6 +16,7 @@ from typing import Any
 
 from tsugiki.artifacts.scores import SCHEMA
 from tsugiki.errors import InputError
+from tsugiki.evaluation.exchange.tasks import PREFIX
 from tsugiki.evaluation.items import byte_length
 
 Row = dict[str, Any]
@@ -33,6 +34,8 @@ def read_lm_eval(path: Path) -> list[Row]:
     Metrics that are no number of an item (the pairs that BLEU is made of) are left out. Raises InputError
     for a line that is cut off or is none of the harness's.
     """
+    if not path.exists():
+        raise InputError(f"there is no {path}", hint="give what lm_eval wrote to its --output_path")
     files = _newest(sorted(path.rglob("samples_*.jsonl"))) if path.is_dir() else [path]
     if not files:
         raise InputError(
@@ -98,10 +101,7 @@ def _row(model: str, task: str, item: str, lines: Sequence[Mapping[str, Any]]) -
     gold = _gold(target, options)
     return dict.fromkeys(SCHEMA.names) | {
         "model": model,
-        "task": task,
-        "dataset": task,
-        "item": item,
-        "cluster": item,
+        **_place(task, item, first.get("doc")),
         "prompt_hash": str(first.get("prompt_hash") or first.get("doc_hash") or "")[:16] or None,
         "prompt": prompt,
         "output": output,
@@ -112,6 +112,15 @@ def _row(model: str, task: str, item: str, lines: Sequence[Mapping[str, Any]]) -
         "empty": empty,
         "other_scores": others or None,
     }
+
+
+def _place(task: str, item: str, document: object) -> Row:
+    """Task, dataset, item and cluster; those of our own item where the task was exported by us."""
+    place = {"task": task, "dataset": task, "item": item}
+    if task.startswith(PREFIX) and isinstance(document, dict):
+        names = {"task": "task", "dataset": "dataset", "item": "id"}
+        place = {column: str(document.get(name, place[column])) for column, name in names.items()}
+    return {**place, "cluster": place["item"]}
 
 
 def _metrics(line: Mapping[str, Any]) -> list[str]:

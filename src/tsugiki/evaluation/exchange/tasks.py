@@ -28,6 +28,10 @@ _BYTES_OF_TOKEN = 3
 English with a vocabulary of 32,000, and of Japanese with one made for it."""
 
 
+PREFIX = "tsugiki-"
+"""What the names of exported tasks begin with, so that their logs are known again."""
+
+
 def export_tasks(asked: Sequence[Asked], folder: Path) -> list[Path]:
     """Write NAME.yaml and NAME.jsonl for each benchmark; returns the YAML files.
 
@@ -41,9 +45,11 @@ def export_tasks(asked: Sequence[Asked], folder: Path) -> list[Path]:
                 f"{one.benchmark.name} runs programs, which lm-evaluation-harness does outside of a sandbox",
                 hint="leave it out; `tsugiki evaluate` runs it in one",
             )
-        name = f"tsugiki-{one.benchmark.name.replace('@', '-')}"
+        name = f"{PREFIX}{one.benchmark.name.replace('@', '-')}"
         data = folder / f"{name}.jsonl"
-        lines = [json.dumps(_document(item, settings), ensure_ascii=False) for item in one.items]
+        same = {"task": one.benchmark.name, "dataset": one.dataset}
+        documents = [same | _document(item, settings) for item in one.items]
+        lines = [json.dumps(document, ensure_ascii=False) for document in documents]
         write_text(data, "".join(f"{line}\n" for line in lines))
         path = folder / f"{name}.yaml"
         write_text(path, _yaml(_task(name, data, one)))

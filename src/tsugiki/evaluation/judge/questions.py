@@ -44,7 +44,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {error}", hint="one JSON object a line") from error
         if not isinstance(value, dict):
-            raise InputError(f"{path}, line {number} is no JSON object", hint="one JSON object a line")
+            raise InputError(f"line {number} of {path} is no object", hint="one JSON object a line")
         found.append(value)
     return found
 
@@ -55,7 +55,7 @@ def read_questions(
     """Join questions with their contexts and with the reference's and the model's answers, by id.
 
     Heron-Bench's fields: question_id (or id), category, text, image; answers: question_id, text; contexts:
-    image, and the description in caption or context. A question may carry its own `context`. Raises InputError
+    image, and the description in caption or context. A question may carry its `context`. Raises InputError
     for fields or answers that are missing, DataError for no question.
     """
     described = {str(one.get("image")): one for one in read_lines(contexts)} if contexts else {}
@@ -64,11 +64,8 @@ def read_questions(
     for line in read_lines(questions):
         name, image = _id(line, questions), str(line.get("image", ""))
         context = line.get("context") or _description(described.get(image, {}))
-        for field, value in (
-            ("category", line.get("category")),
-            ("text", line.get("text")),
-            ("context", context),
-        ):
+        needed = {"category": line.get("category"), "text": line.get("text"), "context": context}
+        for field, value in needed.items():
             if not isinstance(value, str) or not value.strip():
                 raise InputError(
                     f"question {name} of {questions} has no {field}",
@@ -119,7 +116,7 @@ class Prompts:
 
 
 def read_prompts(path: Path | None = None) -> Prompts:
-    """Tsugiki's prompts, or those of a YAML file with the same keys. Raises InputError for what is missing."""
+    """Tsugiki's prompts, or those of a YAML file with the same keys. Raises InputError for missing ones."""
     text = path.read_text(encoding="utf-8") if path else _own_prompts()
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -150,18 +147,8 @@ def _own_prompts() -> str:
 def messages(prompts: Prompts, question: Question, *, swapped: bool) -> list[dict[str, str]]:
     """What is sent for a question. swapped: the model's answer comes first, else the reference's."""
     sides = (question.answer, question.reference) if swapped else (question.reference, question.answer)
-    values = dict(
-        zip(
-            _PARTS,
-            (
-                question.context,
-                question.text,
-                *sides,
-                prompts.tasks.get(question.category, prompts.tasks["default"]),
-            ),
-            strict=True,
-        )
-    )
+    task = prompts.tasks.get(question.category, prompts.tasks["default"])
+    values = dict(zip(_PARTS, (question.context, question.text, *sides, task), strict=True))
     return [
         {"role": "system", "content": prompts.system},
         {"role": "user", "content": _filled(prompts.body, values)},

@@ -71,11 +71,11 @@ def summarise(
     wrong = counts["unparsed"] + counts["failed"]
     if not judgments or wrong > maximum_errors * len(judgments):
         first = next((one for one in judgments if one.outcome != "scored"), None)
+        example = f"; question {first.question}: {first.detail}" if first else ""
         raise StageError(
             f"{wrong} of {len(judgments)} judgments have no score ({counts['unparsed']} could not be read, "
-            f"{counts['failed']} not asked); at most {maximum_errors:.0%} may"
-            + (f"; the first, question {first.question}: {first.detail}" if first else ""),
-            hint="look at the stored reviews; the same command asks again for what failed, or raise --max-errors",
+            f"{counts['failed']} not asked); at most {maximum_errors:.0%} may{example}",
+            hint="look at the stored reviews; the same command asks again for what failed; or --max-errors",
         )
     table = _table(judgments)
     values_K, total = _relative(table, np.ones(len(table.ids)))

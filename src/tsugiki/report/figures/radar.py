@@ -48,7 +48,9 @@ def radar_chart(canvas: Canvas, spokes: Sequence[str], outlines: Sequence[Outlin
         x, y = place(spoke, top)
         parts.append(line(centre[0], centre[1], x, y, "grid"))
         parts.append(_label(name, place(spoke, top * (1 + 12 / radius)), 2 * pi * spoke / len(spokes), room))
-    parts += [label(f"{ring:g}", centre[0] + 3, place(0, ring)[1] - 2, "tick") for ring in rings]
+    parts += [
+        label(f"{ring:g}", centre[0] + 3, place(0, ring)[1] - 2, "tick") for ring in rings[:-1] or rings
+    ]
     for one in outlines:
         parts += _outline(one, [None if v is None else place(i, v) for i, v in enumerate(one.values)])
     return frame(canvas, centre[1] + radius + 34, parts)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tsugiki.errors import InputError, did_you_mean
-from tsugiki.evaluation.benchmarks.refusals import load_refusals
 from tsugiki.evaluation.benchmarks.schema import Origin
-from tsugiki.evaluation.benchmarks.sources import answers, choices, texts
+from tsugiki.evaluation.benchmarks.sources import answers, choices, safety, texts
 from tsugiki.evaluation.benchmarks.sources.files import Record
 from tsugiki.evaluation.benchmarks.store import SourceFile
 
@@ -35,7 +34,7 @@ LOADERS: Mapping[str, Loader] = {
     "openbookqa": choices.openbookqa,
     "openbookqa_wrapped": choices.openbookqa_wrapped,
     "parallel": texts.parallel,
-    "refusals": load_refusals,
+    "refusals": safety.refusals,
     "squad": answers.squad,
     "squad_rows": answers.squad_rows,
     "triviaqa": answers.triviaqa,

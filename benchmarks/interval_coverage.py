@@ -1,6 +1,6 @@
 """Do the intervals cover what they promise, and do the tests hold their level? Simulated, for many regimes.
 
-    python benchmarks/coverage.py [--repeats 4000]
+    python benchmarks/interval_coverage.py [--repeats 4000]
 
 Every row draws that many data sets of a known truth, and runs the functions that `tsugiki compare` runs. The
 error of a coverage of 95 % from 4,000 data sets is 0.34 points. Seeds are fixed. docs/log.md has the result.
