@@ -10,13 +10,15 @@ A Llama of random bfloat16 weights is made below PLACE (1.1 GB by default) and b
                   paper's rule, one set of neurons), then safetensors' save_file, flushed; no transformers
 
 Each runs in a process of its own; they take turns. Times are from after the imports to flushed files; memory
-is the process's peak resident set. Training speed is benchmarks/upcycling_training.py's.
+is the process's peak resident set (cp's line: that of the imports alone). Training speed is
+benchmarks/upcycling_training.py's.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -117,11 +119,16 @@ def measure(way: str, source: Path, out: Path) -> tuple[float, float]:
     command = [sys.executable, __file__, "--way", way, "--source", str(source), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.wait():
         raise SystemExit(f"{way} failed")
-    return float(said), usage.ru_maxrss * 1024
+    seconds, peak = said.split()
+    return float(seconds), float(peak)
+
+
+def peak_bytes() -> int:
+    """The largest resident set of this process; ru_maxrss would begin with what its parent had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else 0
 
 
 def one_way(way: str, source: Path, out: Path) -> float:
@@ -148,7 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(one_way(options.way, options.source, options.out))
+        print(one_way(options.way, options.source, options.out), peak_bytes())
         return
     with tempfile.TemporaryDirectory(dir=options.place) as place:
         compare(Path(place), options)

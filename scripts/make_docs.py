@@ -24,7 +24,19 @@ from tsugiki.workflow.type_names import type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-VERBS = ("plan", "run", "status", "report", "verify", "schema", *KINDS, "planner", "study", "contamination", "judge")
+VERBS = (
+    "plan",
+    "run",
+    "status",
+    "report",
+    "verify",
+    "schema",
+    *KINDS,
+    "planner",
+    "study",
+    "contamination",
+    "judge",
+)
 BELOW = {
     "evaluate": ("tasks", "fetch", "refusals"),
     "corpus": ("select", "sweep", "show", "export", "train-classifier"),

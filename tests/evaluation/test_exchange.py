@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -17,7 +18,7 @@ from tsugiki.evaluation.exchange import read_lm_eval
 CHOICE = {
     "doc_id": 3,
     "doc": {"q": "?"},
-    "target": 1,
+    "target": "1",
     "arguments": {
         "gen_args_0": {"arg_0": "Question", "arg_1": " one"},
         "gen_args_1": {"arg_0": "Question", "arg_1": " 二"},
@@ -128,7 +129,7 @@ def test_export_command_writes_our_prompts_and_reads_their_logs_back(tmp_path, c
     for one, kind in zip(asked, ("prompt", "contexts", "prompt"), strict=True):
         task = YAML(typ="safe").load((tmp_path / f"tsugiki-{one.benchmark.name}.yaml").read_text())
         data = task["dataset_kwargs"]["data_files"]["test"]
-        documents = [json.loads(line) for line in open(data, encoding="utf-8")]  # noqa: PTH123, SIM115
+        documents = [json.loads(line) for line in Path(data).read_text(encoding="utf-8").splitlines()]
         assert len(documents) == len(one.items)
         for item, document in zip(one.items, documents, strict=True):
             expected = item.prompt if kind == "prompt" else list(item.contexts)

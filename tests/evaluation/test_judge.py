@@ -97,10 +97,11 @@ def quick(server: Server, **changes) -> Judge:
 def folder(tmp_path):
     """Six questions on three images in two categories; the model's answer to q5 holds a placeholder."""
     names = [f"q{i}" for i in range(6)]
-    write(tmp_path / "questions.jsonl", [
-        {"question_id": name, "category": "conv" if i < 4 else "detail", "text": f"問{i}？", "image": f"{i // 2}.jpg"}
-        for i, name in enumerate(names)
-    ])  # fmt: skip
+    asked = []
+    for i, name in enumerate(names):
+        place = {"category": "conv" if i < 4 else "detail", "image": f"{i // 2}.jpg"}
+        asked.append({"question_id": name, "text": f"問{i}？"} | place)
+    write(tmp_path / "questions.jsonl", asked)
     write(tmp_path / "contexts.jsonl", [{"image": f"{i}.jpg", "caption": f"絵{i}"} for i in range(3)])
     write(tmp_path / "reference.jsonl", [{"question_id": name, "text": f"gold {name}"} for name in names])
     answers = [{"question_id": name, "text": f"mine {name}"} for name in names]
@@ -326,10 +327,11 @@ def test_replay_refuses_judgments_of_other_answers(serve, folder):
 
 def test_replay_reads_the_published_scripts_file_and_matches_its_numbers(folder):
     scores = [(8, 7), (9, 3), (-1, -1), (6, 6), (10, 5), (7, 7)]
-    write(folder / "published.jsonl", [
-        {"question_id": f"q{i}", "category": "x", "content": f"{a} {b}\nwhy" if a > 0 else "Sorry", "tuple": [a, b]}
-        for i, (a, b) in enumerate(scores)
-    ])  # fmt: skip
+    lines = []
+    for i, (a, b) in enumerate(scores):
+        review = f"{a} {b}\nwhy" if a > 0 else "Sorry"
+        lines.append({"question_id": f"q{i}", "category": "x", "content": review, "tuple": [a, b]})
+    write(folder / "published.jsonl", lines)
     found = replay(questions_of(folder), read_prompts(), folder / "published.jsonl", "gpt")
     summary = summarise(found, maximum_errors=0.5, published=True)
     by_script = {"conv": 100 * (7 + 3 - 1 + 6) / (8 + 9 - 1 + 6), "detail": 100 * 12 / 17}

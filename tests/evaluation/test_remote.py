@@ -12,10 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
+from tsugiki.artifacts.contract import open_workspace
+from tsugiki.artifacts.scores import read_scores
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
 from tsugiki.evaluation.loading import Engine, load_backend
 from tsugiki.evaluation.remote import RemoteBackend, Server
+from tsugiki.evaluation.stage import Config, run
 from tsugiki.models.tokenizer import load_tokenizer
 
 
@@ -266,3 +269,34 @@ def test_caps_hold_whatever_the_server_writes(address, completions):
     cut, stopped = remote(address).continuations([Prompt("A", 7, 0), Prompt("A", 90, 0, stops=("STOP",))])
     assert (cut.text, cut.truncated) == ("日本", True)
     assert (stopped.text, stopped.stop) == ("日本語の長い文 ", "STOP")
+
+
+def test_evaluate_stage_model_behind_an_address_scores_as_its_directory(world, address, tmp_path):
+    """The same model twice, in this process and behind the address: the same scores, and no verdict."""
+    models = ("base", f"{address}#nano")
+    config = Config(models=models, heldout=("english",), tasks=("cloze",), cloze_items=4, bootstrap_draws=50)
+    run(config, world, open_workspace(tmp_path))
+    rows = read_scores(tmp_path).to_pylist()
+    here, there = ([row for row in rows if row["model"] == name] for name in ("base", "nano"))
+    assert [row["score"] for row in there] == [row["score"] for row in here]
+    nlls = [row["nll_nats"] for row in here]
+    assert [row["nll_nats"] for row in there] == pytest.approx(nlls, rel=1e-4)
+    assert [reference.name for reference in config.references()] == ["base", "english"]
+
+
+def test_evaluate_stage_address_without_a_model_raises(world, tmp_path):
+    config = Config(models=("http://127.0.0.1:9/v1",), heldout=("english",), tasks=("bits-per-byte",))
+    with pytest.raises(InputError, match="does not say which model"):
+        run(config, world, open_workspace(tmp_path))
+
+
+def test_evaluate_stage_key_comes_from_a_file(world, address, completions, tmp_path):
+    (tmp_path / "key").write_text("secret\n")
+    config = Config(
+        models=(f"{address}#nano",), heldout=("english",), tasks=("bits-per-byte",), maximum_documents=1,
+        document_bytes=60, server_key=str(tmp_path / "key"),
+    )  # fmt: skip
+    run(config, world, open_workspace(tmp_path / "out"))
+    assert {body["_key"] for body in completions.asked} == {"Bearer secret"}
+    with pytest.raises(InputError, match="can't be read"):
+        run(config.model_copy(update={"server_key": "/absent"}), world, open_workspace(tmp_path / "two"))

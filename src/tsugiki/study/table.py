@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _MODEL_COLUMNS: Final = ("model", "name", "model_name", "hf_model", "hf_id")
 _AVERAGE: Final = re.compile(r"(?:^|[\s_\-.])(avg|average|mean)(?:$|[\s_\-.])|平均", re.IGNORECASE)
 _NO_SCORE: Final = re.compile(
-    r"#?(size|params?|parameters?|active_params?|n|d|tokens?|training_tokens|flops?|compute|year|rank|index|id)"
+    r"#?(size|params?|parameters?|active_params?|(?-i:N|D)|tokens?|training_tokens|flops?|compute|year|rank|index|id)"
     r"([_ (]*(b|billions?|bn|t|total|en|ja|6nd)\)?)*",
     re.IGNORECASE,
 )
@@ -90,7 +90,10 @@ def read_table(paths: Sequence[Path], columns: Columns | None = None) -> ScoreTa
     for path in paths:
         raw, findings = read_artifact(path) if path.is_dir() else (read_raw(path), [])
         names += raw.columns
-        parts.append(_typed(raw, columns, findings))
+        # whatever the columns of an artifact are called, they are scores
+        known = tuple(name for name in raw.columns[1:] if name not in columns.drop) if path.is_dir() else ()
+        asked = columns if columns.only or not known else replace(columns, only=known, model="model")
+        parts.append(_typed(raw, asked, findings))
     _check_named(names, columns)
     return _large_enough(_without_empty(_large_enough(_joined(parts))))
 

@@ -96,7 +96,7 @@ def _row(model: str, task: str, item: str, lines: Sequence[Mapping[str, Any]]) -
             if value is not None:
                 others[f"{name},{line.get('filter', 'none')}"] = value
     prompt, options = _asked(first.get("arguments"))
-    target = first.get("target")
+    target = _target(first, options)
     output, nll_nats, empty = _answer(first, options, target)
     gold = _gold(target, options)
     return dict.fromkeys(SCHEMA.names) | {
@@ -121,6 +121,20 @@ def _place(task: str, item: str, document: object) -> Row:
         names = {"task": "task", "dataset": "dataset", "item": "id"}
         place = {column: str(document.get(name, place[column])) for column, name in names.items()}
     return {**place, "cluster": place["item"]}
+
+
+def _target(line: Mapping[str, Any], options: Sequence[str]) -> object:
+    """What is right: an option's number where there are options and it says one, else what is written.
+
+    Logs hold the number as text. Where all options are one text behind several contexts (Winograd schemas),
+    the number of an item that we exported is in the item.
+    """
+    target, document = line.get("target"), line.get("doc")
+    if len(set(options)) == 1 and isinstance(document, dict) and isinstance(document.get("answer"), int):
+        return document["answer"]
+    if isinstance(target, str) and target not in options and target.isdecimal():
+        return int(target) if int(target) < len(options) else target
+    return target
 
 
 def _metrics(line: Mapping[str, Any]) -> list[str]:
