@@ -17,6 +17,7 @@ from rich.console import Console
 
 from tsugiki.artifacts.contract import EXECUTION
 from tsugiki.cli import app
+from tsugiki.command_groups import GROUPS
 from tsugiki.stage_commands import OPTIONS, options_of
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.recipe import RecipeHead
@@ -31,14 +32,10 @@ VERBS = (
     "report",
     "verify",
     "schema",
-    *KINDS,
-    "planner",
-    "study",
-    "contamination",
-    "judge",
+    *GROUPS,
 )
 BELOW = {
-    "evaluate": ("tasks", "fetch", "refusals"),
+    "evaluate": ("tasks", "fetch", "refusals", "import", "export"),
     "corpus": ("select", "sweep", "show", "export", "train-classifier"),
     "vocabulary": ("measure",),
     "planner": ("calibrate", "measured", "verify"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsugiki.corpus.nearest import Index
+from tsugiki.corpus.nearest import Index, nearest
 
 NGRAMS = st.lists(st.integers(0, 40), min_size=1, max_size=25, unique=True)
 
@@ -62,3 +62,22 @@ def test_common_ngrams_are_those_of_the_most_documents():
     sets = [spread([1, 2, *([3] if number < 9 else []), 100 + number]) for number in range(10)]
     index = Index.of(sets, most_common=2, few=1)
     assert set(index.values[index.common >= 0].tolist()) == set(spread([1, 2]).tolist())
+
+
+def test_nearest_of_any_memory_is_the_same():
+    rng = np.random.default_rng(3)
+    sets = [np.unique(rng.integers(0, 400, 60).astype(np.uint64) << np.uint64(40)) for _ in range(60)]
+    held = np.arange(0, 60, 4)
+    asked = []
+
+    def shingles_of(indices):
+        asked.append(indices.size)
+        return (sets[place] for place in indices)
+
+    whole, parts = (
+        nearest(held, 60, shingles_of, 0.1, memory_bytes=memory, threads=1) for memory in (1 << 30, 64)
+    )
+    assert len(asked) > 2 * 15  # with little memory, an index for each held-out document
+    np.testing.assert_array_equal(whole.similarity, parts.similarity)
+    np.testing.assert_array_equal(whole.containment, parts.containment)
+    assert {*map(tuple, whole.alike)} == {*map(tuple, parts.alike)} != set()

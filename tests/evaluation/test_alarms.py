@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tsugiki.artifacts.scores import SCHEMA
-from tsugiki.errors import DataError
-from tsugiki.evaluation.alarms import alarms_of, check_errors, first_newline, loops, off_language, own_script
+from tsugiki.evaluation.alarms import (
+    alarms_of,
+    first_newline,
+    loops,
+    off_language,
+    own_script,
+    without_errors,
+)
 
 JAPANESE = "東京は日本の首都であり、世界最大の都市圏の一つである。"
 ENGLISH = "Tokyo is the capital of Japan and one of the largest cities."
@@ -96,9 +102,14 @@ def test_off_language_spares_programs_numbers_and_languages_without_a_pack():
     assert own_script("1234", "ja") is None
 
 
-def test_check_errors_counts_below_the_bound_and_fails_above():
-    rows = [row(i) for i in range(199)] + [row(200, score=None)]
-    assert check_errors(rows) == ["t on d: m has no score for 1 of 200 items"]
-    with pytest.raises(DataError, match=r"no score for 2 of 200 items; at most 0\.5% may fail"):
-        check_errors([*rows[1:], row(300, score=None)], bound=0.005)
-    assert check_errors([row(i, score=None) for i in range(9)]) == []  # outputs that are only shown
+def test_items_without_an_answer_are_left_out_for_all_models():
+    rows = [row(i) | {"model": model, "error": None} for model in ("m", "n") for i in range(200)]
+    assert without_errors(rows, ["m", "n"]) == (rows, [])
+    rows[3] |= {"score": None, "error": "timed out"}
+    kept, said = without_errors(rows, ["m", "n"])
+    assert [one["item"] for one in kept].count(rows[3]["item"]) == 0
+    assert len(kept) == 398
+    assert said == [
+        "t on d: m has no answer to 1 of 200 items (timed out); these items are left out for all models"
+    ]
+    assert without_errors(rows, ["n"]) == (rows, [])  # what another model lacks does not matter

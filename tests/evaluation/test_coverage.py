@@ -1,4 +1,4 @@
-"""Simulations: intervals cover 95 % within a point, tests hold their level (benchmarks/interval_coverage.py has more).
+"""Simulations: intervals cover 95 %, tests hold their level (benchmarks/interval_coverage.py has more).
 
 Where the exact distribution can be summed over, it is; else thousands of data sets are columns of one call.
 """

@@ -37,7 +37,9 @@ def failed(capsys, monkeypatch, *words):
 
 
 def test_study_of_the_example_says_all_parts(capsys, tmp_path) -> None:
-    said = run(capsys, "study", "--example", *FAST, "--rotation", "promax", "--html", str(tmp_path / "s.html"))
+    said = run(
+        capsys, "study", "--example", *FAST, "--rotation", "promax", "--html", str(tmp_path / "s.html")
+    )
     for part in (
         "35 models x 19 benchmarks", "2 components of 19 exceed noise", "65.15", "not told from noise", "promax 1",
         "factors correlate", "JHumanEval – HumanEval", "20 models of 5 families", "clustered", "log10 N", "continued",
@@ -57,7 +59,9 @@ def test_study_as_json_is_the_same_again(capsys) -> None:
     assert [round(share, 4) for share in found["explained"][:3]] == [0.6515, 0.1542, 0.0697]
     assert found["components"][0]["loadings"]["MMLU"] == pytest.approx(0.97, abs=0.006)
     assert found["scaling"]["sensitivity"]["draws"] == 100
-    (pair,) = [one for one in found["correlations"]["pairs"] if {one["a"], one["b"]} == {"HumanEval", "JHumanEval"}]
+    (pair,) = [
+        one for one in found["correlations"]["pairs"] if {one["a"], one["b"]} == {"HumanEval", "JHumanEval"}
+    ]
     assert pair["r"] == pytest.approx(0.980, abs=5e-4)
 
 
@@ -71,7 +75,9 @@ def test_study_factors_and_scaling_stand_alone(capsys) -> None:
 
 
 def test_study_predict_tries_models_that_were_not_fitted(capsys) -> None:
-    found = json.loads(run(capsys, "study", "predict", "--example", "--target", "MMLU", "--json"))["predictions"]
+    found = json.loads(run(capsys, "study", "predict", "--example", "--target", "MMLU", "--json"))[
+        "predictions"
+    ]
     assert len(found) == 1
     held = [one for one in found[0]["models"] if one["held"]]
     assert 0 < len(held) < 26 == len(found[0]["models"])
@@ -97,12 +103,27 @@ def runs_file(tmp_path, noise=0.002):
 
 def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path) -> None:
     path = runs_file(tmp_path)
-    found = json.loads(run(capsys, "study", "law", path, "--loss", "bpb_ja", "--starts", "2", "--draws", "5", "--json"))
+    found = json.loads(
+        run(capsys, "study", "law", path, "--loss", "bpb_ja", "--starts", "2", "--draws", "5", "--json")
+    )
     assert found["n"] == 48
     assert found["law"]["parameters"]["alpha"]["value"] == pytest.approx(0.33, abs=0.12)
     assert [one["kind"] for one in found["held_out"]] == ["leave one ratio out", "compute cutoff"]
     assert found["held_out"][0]["r2"] > 0.8
-    said = run(capsys, "study", "law", path, "--loss", "bpb_ja", "--form", "chinchilla", "--starts", "2", "--draws", "0")
+    said = run(
+        capsys,
+        "study",
+        "law",
+        path,
+        "--loss",
+        "bpb_ja",
+        "--form",
+        "chinchilla",
+        "--starts",
+        "2",
+        "--draws",
+        "0",
+    )
     assert "chinchilla law on 48 observations" in said
     assert "compute cutoff: R²" in said
 
@@ -129,7 +150,7 @@ def test_study_mixture_chooses_a_share_within_the_budget(capsys, tmp_path) -> No
         (["--example", "--drop", "MMLV"], 'no table has a column "MMLV"', 'did you mean "MMLU"'),
         (["--example", "--shares", "none.csv"], "does not exist", "check the path"),
         (["scaling", "x.csv"], "no budgets are given", "--budgets FILE"),
-        (["predict", "--example", "--cutoff", "big"], 'no amount above 0', "7B"),
+        (["predict", "--example", "--cutoff", "big"], "no amount above 0", "7B"),
         (["predict", "--example", "--cutoff", "1"], "0 models up to", "--cutoff"),
         (["predict", "--example", "--target", "MLU"], 'no benchmark "MLU"', 'did you mean "MMLU"'),
         (["law", "none.csv"], "does not exist", "check the path"),
@@ -174,11 +195,18 @@ def test_heat_map_has_a_cell_a_value_as_strong_as_it(width) -> None:
     matrix = Matrix((HOSTILE, "b"), (HOSTILE, "b"), ((1.0, None), (-0.5, 0.1)), says=(("x", "y"), ("z", "w")))
     drawn = heat_map(Canvas("key", "title", HOSTILE, width), matrix)
     strong, negative, weak = elements(drawn, "rect", "bar")
-    assert float(strong.get("fill-opacity")) > float(negative.get("fill-opacity")) > float(weak.get("fill-opacity"))
+    assert (
+        float(strong.get("fill-opacity"))
+        > float(negative.get("fill-opacity"))
+        > float(weak.get("fill-opacity"))
+    )
     assert "m1" in negative.get("class")
     assert "m0" in weak.get("class")
     assert negative.find("title").text == "b, <script>alert('x')</script>‹U+202E›&\": −0.50; z"
-    triangle = heat_map(Canvas("key", "t", "d", width), Matrix(("a", "b"), ("a", "b"), ((1.0, 0.2), (0.2, 1.0)), triangle=True))
+    triangle = heat_map(
+        Canvas("key", "t", "d", width),
+        Matrix(("a", "b"), ("a", "b"), ((1.0, 0.2), (0.2, 1.0)), triangle=True),
+    )
     assert len(elements(triangle, "rect", "bar")) == 3
 
 
@@ -196,7 +224,10 @@ def test_band_chart_keeps_the_band_around_the_line() -> None:
 
 def test_biplot_names_do_not_cover_each_other_and_arrows_point_their_way() -> None:
     rng = np.random.default_rng(1)
-    spots = [Spot(float(x), float(y), "m0", f"model number {n}", "t") for n, (x, y) in enumerate(rng.normal(0, 1, (80, 2)))]
+    spots = [
+        Spot(float(x), float(y), "m0", f"model number {n}", "t")
+        for n, (x, y) in enumerate(rng.normal(0, 1, (80, 2)))
+    ]
     arrows = [Arrow(0.9, 0.1, "right"), Arrow(-0.1, 0.8, "up")]
     drawn = biplot(Canvas("key", "title", "words", WIDE), spots, arrows, ("x", "y"))
     right, up = elements(drawn, "line", "rule")

@@ -124,7 +124,9 @@ def test_scores_in_per_cent_are_refused_with_the_option_that_helps(tmp_path) -> 
     with pytest.raises(InputError) as caught:
         read_table([path])
     assert "--percent" in caught.value.hint
-    assert read_table([path], Columns(percent=True)).scores_MB == pytest.approx(read_table([csv_file(tmp_path / "u.csv")]).scores_MB)
+    assert read_table([path], Columns(percent=True)).scores_MB == pytest.approx(
+        read_table([csv_file(tmp_path / "u.csv")]).scores_MB
+    )
     wild = read_table([path], Columns(any_range=True))
     assert [one.kind for one in check_scores(wild, {}) if one.kind == "range"] != []
 
@@ -174,7 +176,9 @@ def test_columns_of_sizes_averages_and_text_are_no_benchmarks(tmp_path) -> None:
     assert table.benchmarks == ("MMLU", "NIILC")
     assert list(table.averages) == ["Avg"]
     assert {one.benchmark for one in table.findings} == {"size_b", "Params (B)"}
-    dropped = read_table([csv_file(tmp_path / "t.csv", (*head[:4], "a", "b", "c"), rows)], Columns(drop=("c",)))
+    dropped = read_table(
+        [csv_file(tmp_path / "t.csv", (*head[:4], "a", "b", "c"), rows)], Columns(drop=("c",))
+    )
     assert dropped.benchmarks == ("a", "b")
     only = read_table([tmp_path / "t.csv"], Columns(only=("a", "c")))
     assert only.benchmarks == ("a", "c")
@@ -197,7 +201,12 @@ def test_stale_average_is_found_whatever_columns_it_is_of() -> None:
 
 
 def test_checks_say_zero_chance_ceiling_gaps_and_constants(tmp_path) -> None:
-    rows = [("a", 0.0, 0.26, 0.5, 0.2), ("b", 0.3, 0.2, 0.51, 0.2), ("c", 1.0, 0.9, 0.1, 0.2), ("d", "", 0.8, 0.2, 0.2)]
+    rows = [
+        ("a", 0.0, 0.26, 0.5, 0.2),
+        ("b", 0.3, 0.2, 0.51, 0.2),
+        ("c", 1.0, 0.9, 0.1, 0.2),
+        ("d", "", 0.8, 0.2, 0.2),
+    ]
     path = csv_file(tmp_path / "t.csv", ("model", "x", "MMLU", "y", "z"), rows)
     facts = tmp_path / "facts.csv"
     facts.write_text("benchmark,language,chance,highest,note\ny,ja,,0.5,capped\n")
@@ -213,7 +222,9 @@ def test_checks_say_zero_chance_ceiling_gaps_and_constants(tmp_path) -> None:
 
 
 def test_study_of_a_minimal_table_works(tmp_path) -> None:
-    found = study_factors(read_table([csv_file(tmp_path / "t.csv")]), Asked(draws=50, noise_draws=50, rotation="varimax"))
+    found = study_factors(
+        read_table([csv_file(tmp_path / "t.csv")]), Asked(draws=50, noise_draws=50, rotation="varimax")
+    )
     assert found.shown == 3
     assert found.rotated is not None
 
@@ -229,7 +240,9 @@ HEADING = "name,N_billion,D_total_B,D_ja_B,D_en_B,C_ja_6ND,provenance,family\n"
 
 def test_budgets_are_matched_and_checked(tmp_path) -> None:
     table = read_table([csv_file(tmp_path / "t.csv")])
-    path = budget_file(tmp_path, HEADING + "A,7,100,10,90,4.2e20,A,x\nb,7,100,20,90,9e20,tokens X,x\nc,7,100,0,50,,A,y\n")
+    path = budget_file(
+        tmp_path, HEADING + "A,7,100,10,90,4.2e20,A,x\nb,7,100,20,90,9e20,tokens X,x\nc,7,100,0,50,,A,y\n"
+    )
     found = read_budgets(path, table)
     assert found.languages == ("ja", "en")
     assert found.compute("ja")[0] == pytest.approx(4.2e20)

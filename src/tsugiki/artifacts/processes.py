@@ -1,4 +1,4 @@
-"""What a process does that another one started and waits for."""
+"""What a process may use of its machine, and what it does that another one started and waits for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 import threading
 
 _ORPHANED = 75
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a scheduler may have bounded."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def exit_with_parent() -> None:

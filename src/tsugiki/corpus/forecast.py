@@ -7,7 +7,6 @@ part of it) or else from the sample crawl of this repository.
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.metrics import read_metrics
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.corpus.config import Config, packs_of, rules_for
 from tsugiki.errors import InputError, Problem
 from tsugiki.languages import Typical, load_pack
@@ -112,7 +112,7 @@ def _as_forecast(
     documents, characters, size = sizes
     held_out = min(config.heldout * documents, config.heldout_max_documents or documents)
     share = 1 - held_out / documents if documents else 1.0
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = config.workers or usable_cores()
     core_seconds = total * (sample.core_seconds if sample else _CORE_SECONDS_PER_BYTE)
     counts = {
         "documents": documents,

@@ -19,7 +19,8 @@ from tsugiki.errors import StageError
 
 _BLOCK_DOCUMENTS = 4096
 _LEAST_DOCUMENTS = 256
-_NGRAM_BYTES = 64  # of an indexed n-gram: hash, owner, order, start, and copies while it is made
+_NGRAM_BYTES = 64  # of an indexed n-gram: 58 were measured while an index is made, 28 of one that is
+_PART_OF_MEMORY = 4  # texts of the units in hand and what other steps left need the rest
 _MOST_COMMON = 8192
 """So many n-grams count as common at most."""
 _FEW = 32
@@ -54,8 +55,8 @@ def nearest(
 ) -> Nearest:
     """Compare exactly: an inverted index of the held-out documents' n-grams, every other one as a query.
 
-    Where the index would not fit, one index after another, and the queries anew for each. Raises StageError
-    where the texts are not as many as the documents.
+    Where the index would not fit into a quarter of `memory_bytes`, one index after another, and the queries
+    anew for each. Raises StageError where the texts are not as many as the documents.
     """
     held = np.zeros(documents, np.bool_)
     held[held_out] = True
@@ -68,7 +69,7 @@ def nearest(
             threshold=threshold,
             threads=threads,
         )
-        for place, index in _indexes(held_out, shingles_of, memory_bytes)
+        for place, index in _indexes(held_out, shingles_of, memory_bytes // _PART_OF_MEMORY)
     ]
     return Nearest(*(np.concatenate(fields) for fields in zip(*map(astuple, parts), strict=True)))
 
@@ -144,10 +145,14 @@ class Index:
         sizes = np.array([one.size for one in sets], np.int64)
         everything = np.concatenate(sets)
         order = np.argsort(everything, kind="stable")
-        owners = np.repeat(np.arange(len(sets), dtype=np.int32), sizes)[order]
         everything = everything[order]
+        owners = np.repeat(np.arange(len(sets), dtype=np.int32), sizes)[order]
+        del order
         firsts = np.flatnonzero(np.append(True, everything[1:] != everything[:-1]))
-        values, holders = everything[firsts], np.diff(np.append(firsts, everything.size))
+        values = everything[firsts]
+        del everything
+        holders = np.diff(firsts, append=owners.size).astype(np.int32)
+        del firsts
         common = _numbers_of_common(holders, most_common, few)
         is_common = np.repeat(common >= 0, holders)
         theirs = owners[is_common]
@@ -156,7 +161,7 @@ class Index:
         shift = np.uint64(64 - bits)
         return cls(
             values,
-            _sums_from_zero(np.where(common >= 0, 0, holders)),
+            _sums_from_zero(np.where(common >= 0, np.int32(0), holders)),
             owners[~is_common],
             common,
             heldout_kernels.bucket_starts(values, shift, 1 << bits),
@@ -188,7 +193,7 @@ class Index:
         return Nearest(similarity, containment, np.concatenate(pairs))
 
 
-def _numbers_of_common(holders: Int64s, most: int, few: int) -> Int32s:
+def _numbers_of_common(holders: Int32s, most: int, few: int) -> Int32s:
     """0, 1, … for the n-grams that the most documents hold, -1 for the others."""
     common = np.full(holders.size, -1, np.int32)
     found = np.flatnonzero(holders > few)
@@ -199,7 +204,9 @@ def _numbers_of_common(holders: Int64s, most: int, few: int) -> Int32s:
 
 
 def _sums_from_zero(counts: npt.NDArray[np.integer]) -> Int64s:
-    return np.append(0, np.cumsum(counts, dtype=np.int64))
+    sums = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts, out=sums[1:])
+    return sums
 
 
 def _wrong_number(seen: int, expected: int) -> StageError:

@@ -10,7 +10,6 @@ index/                         band keys for later corpora, where that was asked
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts, Inputs, Outcome, Workspace
 from tsugiki.artifacts.identity import identity_of
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.corpus.config import Config
 from tsugiki.errors import DataError, InputError
 
@@ -176,7 +176,7 @@ def _engine(config: Config, files: Sequence[InputFile]) -> Engine:
 
     sizes = [file.bytes for file in files]
     small = None not in sizes and sum(size or 0 for size in sizes) < _SMALL_BYTES
-    cores = 1 if small and config.engine == "local" else len(os.sched_getaffinity(0))
+    cores = 1 if small and config.engine == "local" else usable_cores()
     return Engine(config.engine, config.workers or cores, config.ray_address)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from tsugiki.errors import DataError
 from tsugiki.evaluation.tasks.base import Row
 from tsugiki.languages import load_pack, pack_codes
 
@@ -15,8 +14,6 @@ RATE: Final = 0.05
 """Share of empty, broken or cut items from which an alarm is raised."""
 FEW_CLUSTERS: Final = 20
 """Below this, intervals are rough whatever the method (tests/evaluation measures their coverage)."""
-ERROR_RATE: Final = 0.01
-"""Share of items without a score from which a run fails: a model must not be ranked by what crashed."""
 SAME_ANSWER: Final = 0.9
 """Share of one and the same answer from which a model does not look at the question."""
 _MANY: Final = 20
@@ -32,25 +29,28 @@ def alarms_of(rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], models: S
     return [*_row_alarms(rows, models), *_task_alarms(tasks)]
 
 
-def check_errors(rows: Sequence[Row], bound: float = ERROR_RATE) -> list[str]:
-    """A sentence for each task and model with items that have no score.
+def without_errors(rows: Sequence[Row], models: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows of the items that every one of `models` answered, and a sentence for each gap.
 
-    Raises DataError where their share is above `bound`: counting them as wrong would blame the model for a
-    timeout, leaving them out would compare other questions.
+    An item that has no answer (`error`: a server that timed out, logits that are not finite) counts neither
+    as wrong nor for one model only. How many may be missing was decided when they were asked
+    (`runner.answer_all`).
     """
+    failed = {
+        (row["task"], row["dataset"], row["item"]) for row in rows if row["error"] and row["model"] in models
+    }
+    if not failed:
+        return list(rows), []
     said = []
     for (task, dataset, model), part in _parts(rows).items():
-        missing = sum(row["score"] is None and row["nll_nats"] is None for row in part)
-        if not missing or (missing == len(part) and all(row["output"] is not None for row in part)):
-            continue  # a task whose outputs are shown and not scored
-        sentence = f"{task} on {dataset}: {model} has no score for {missing} of {len(part)} items"
-        if missing > bound * len(part):
-            raise DataError(
-                f"{sentence}; at most {bound:.1%} may fail",
-                hint="look at the errors of these items in the log, then run again: finished items are kept",
+        errors = [row["error"] for row in part if row["error"]]
+        if errors and model in models:
+            said.append(
+                f"{task} on {dataset}: {model} has no answer to {len(errors)} of {len(part)} items "
+                f"({errors[0]}); these items are left out for all models"
             )
-        said.append(sentence)
-    return said
+    kept = [row for row in rows if (row["task"], row["dataset"], row["item"]) not in failed]
+    return kept, said
 
 
 def _parts(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:

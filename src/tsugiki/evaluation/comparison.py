@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation.alarms import alarms_of
+from tsugiki.evaluation.alarms import alarms_of, without_errors
 from tsugiki.evaluation.averages import average_estimates
 from tsugiki.evaluation.groups import group_rows
 from tsugiki.evaluation.judging import Judged, Settings, entry, judge, rounded
@@ -33,8 +33,9 @@ def compare(table: pa.Table, measures: Mapping[str, Measure], settings: Settings
     to other tasks are shown. Raises InputError for a model without rows, DataError where models answered
     different items.
     """
-    rows: list[Row] = table.to_pylist()
-    _check_models(rows, settings)
+    every: list[Row] = table.to_pylist()
+    _check_models(every, settings)
+    rows, gaps = without_errors(every, settings.models)
     parts = _parts(rows, measures, settings)
     groups = [group_rows(part, measure, settings.models, settings.baseline) for part, measure in parts]
     judged = [judge(group, settings) for group in groups]
@@ -54,7 +55,7 @@ def compare(table: pa.Table, measures: Mapping[str, Measure], settings: Settings
         "averages": averaged,
         "regressions": regressions(tasks, averaged, settings),
         "generations": _generations([row for row in rows if row["task"] not in measures], settings),
-        "alarms": alarms_of(rows, tasks, settings.models),
+        "alarms": [*gaps, *alarms_of(rows, tasks, settings.models)],
     }
 
 

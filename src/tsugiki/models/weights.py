@@ -103,7 +103,7 @@ def read_file_header(file: Path) -> dict[str, TensorEntry]:
 
 
 def _entries(file: Path, header: Any, begins: int) -> tuple[dict[str, TensorEntry], int]:
-    """What a header says, and how many bytes follow it, from `begins` on; raises what a damaged one leads to."""
+    """What a header says, and how many bytes follow it from `begins` on; a damaged one raises anything."""
     entries, data_bytes = {}, 0
     for name, fields in header.items():
         if name != "__metadata__":

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.dataset.mixture import Batch
 from tsugiki.dataset.packing import IGNORED
 from tsugiki.errors import InputError
@@ -93,7 +94,7 @@ def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
     fill_before = memory.fill_uninitialized_memory
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads or _cores())
+    torch.set_num_threads(threads or usable_cores())
     # as use_deterministic_algorithms does, which imports torch._inductor for it: a second at every start
     torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # Filling new memory with NaN would find reads of unset memory, at the price of a pass over every tensor.
@@ -104,12 +105,6 @@ def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
         memory.fill_uninitialized_memory = fill_before
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsugiki.artifacts.files import read_json
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.artifacts.signals import terminating_with
 from tsugiki.errors import StageError, error_of
 
@@ -131,7 +132,7 @@ def _start(work: Path, ranks: int, threads: int | None, port: int) -> list[subpr
         STARTED_BY_LAUNCH: "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // ranks)),
+        "OMP_NUM_THREADS": str(threads or max(1, usable_cores() // ranks)),
     }
     command = [sys.executable, "-m", "tsugiki.training.ranks", str(work)]
     processes = []

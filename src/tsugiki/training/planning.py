@@ -7,12 +7,12 @@ bytes, `DecoderConfig.training_flops_per_token` for operations and `devices.py` 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset, spike_no_more
@@ -357,12 +357,8 @@ def _memory_problems(config: Config, name: str, device: Device, memory_bytes: fl
 def _flops_per_second(config: Config, shape: DecoderConfig, name: str, device: Device) -> float:
     peak = device.float32_flops if config.precision == "float32" else device.bfloat16_flops
     peak *= speed_against_bfloat16(config, shape, name)
-    count = (config.threads or _cores()) if name == "cpu" else config.parallel.product
+    count = (config.threads or usable_cores()) if name == "cpu" else config.parallel.product
     return peak * device.utilisation * count
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tsugiki
+from tsugiki.artifacts.processes import usable_cores
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "daft", "pyarrow", "numpy", "numba", "fastwarc")
 
@@ -28,7 +29,7 @@ def provenance() -> dict[str, Any]:
         "versions": {"tsugiki": tsugiki.__version__, "python": platform.python_version(), **_versions()},
         "host": {
             "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": usable_cores(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, exp
 from typing import Any, cast
 
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.backend import Backend, Choices, Continuation, Likelihood, Prompt, Sampling
 from tsugiki.evaluation.benchmarks.questions import Question
@@ -229,7 +230,7 @@ def _run_programs(
         for (question, _), answer in zip(asked, answers, strict=True)
     ]
     limits = Limits(wall_seconds=settings.seconds, cpu_seconds=ceil(settings.seconds) + 1)
-    verdicts = run_checks(programs, limits=limits)
+    verdicts = run_checks(programs, workers=usable_cores(), limits=limits)
     return [
         {
             CORRECTED_SCORE: float(verdict.passed),

@@ -51,9 +51,7 @@ class BitsPerByte:
                     "truncated": answer.truncated,
                     "empty": answer.tokens == 0,
                     # Japanese has three bytes where English has one: bits per character say how much.
-                    "other_scores": {
-                        "bits_per_character": answer.nll_nats / (log(2) * len(item.choices[0]))
-                    },
+                    "other_scores": {"bits_per_character": answer.nll_nats / (log(2) * len(item.choices[0]))},
                 }
             )
         return rows
