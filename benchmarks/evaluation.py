@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from tsugiki.evaluation.backend import Choices, Prompt
-from tsugiki.evaluation.loading import Engine, load_backend
+from tsugiki.evaluation.engines.loading import Engine, load_backend
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import save_model

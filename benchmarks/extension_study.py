@@ -38,7 +38,7 @@ from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.scores import read_scores
 from tsugiki.errors import TsugikiError
-from tsugiki.evaluation.statistics import Estimate, cluster_sums, paired_differences
+from tsugiki.evaluation.statistics.estimates import Estimate, cluster_sums, paired_differences
 from tsugiki.workflow.display import Lines, amount
 from tsugiki.workflow.graph import build_graph
 from tsugiki.workflow.recipe import load_recipe

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsugiki.evaluation.averages import average_estimates, task_draws
-from tsugiki.evaluation.corpus_scores import corpus_estimates
-from tsugiki.evaluation.means import clt_estimates, mean_estimates, share_estimates
 from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
-from tsugiki.evaluation.paired import answer_differences
-from tsugiki.evaluation.statistics import ClusterSums, Estimate, bootstrap_estimates
+from tsugiki.evaluation.statistics.averages import average_estimates, task_draws
+from tsugiki.evaluation.statistics.corpus_scores import corpus_estimates
+from tsugiki.evaluation.statistics.estimates import ClusterSums, Estimate, bootstrap_estimates
+from tsugiki.evaluation.statistics.means import clt_estimates, mean_estimates, share_estimates
+from tsugiki.evaluation.statistics.paired import answer_differences
 
 Generator = np.random.Generator
 LEVEL = 0.05

@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.errors import TsugikiError
-from tsugiki.evaluation.student import t_quantile
+from tsugiki.evaluation.statistics.student import t_quantile
 from tsugiki.workflow.display import Lines, amount
 from tsugiki.workflow.graph import build_graph
 from tsugiki.workflow.recipe import load_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsugiki.artifacts.scores import SCHEMA
-from tsugiki.evaluation.alarms import (
+from tsugiki.evaluation.comparing.alarms import (
     alarms_of,
     first_newline,
     loops,

@@ -12,8 +12,8 @@ import pytest
 from tsugiki.artifacts.scores import write_scores
 from tsugiki.cli import app
 from tsugiki.errors import DataError, InputError
-from tsugiki.evaluation.aligning import align, reasons
-from tsugiki.evaluation.tables import read_source
+from tsugiki.evaluation.comparing.aligning import align, reasons
+from tsugiki.evaluation.comparing.tables import read_source
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 

@@ -11,8 +11,8 @@ import pytest
 
 from tsugiki.artifacts.scores import SCHEMA
 from tsugiki.errors import DataError, InputError
-from tsugiki.evaluation.comparison import Settings, compare
-from tsugiki.evaluation.statistics import mcnemar_exact, wilson_interval
+from tsugiki.evaluation.comparing.comparison import Settings, compare
+from tsugiki.evaluation.statistics.estimates import mcnemar_exact, wilson_interval
 from tsugiki.evaluation.tasks.base import Measure
 
 MEASURES = {

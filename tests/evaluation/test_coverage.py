@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tsugiki.evaluation.averages import average_estimates, task_draws
-from tsugiki.evaluation.corpus_scores import corpus_estimates
-from tsugiki.evaluation.means import clt_estimates, mean_estimates, share_estimates
 from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
-from tsugiki.evaluation.paired import answer_differences, mcnemar_clustered
-from tsugiki.evaluation.statistics import ClusterSums, wilson_interval
+from tsugiki.evaluation.statistics.averages import average_estimates, task_draws
+from tsugiki.evaluation.statistics.corpus_scores import corpus_estimates
+from tsugiki.evaluation.statistics.estimates import ClusterSums, wilson_interval
+from tsugiki.evaluation.statistics.means import clt_estimates, mean_estimates, share_estimates
+from tsugiki.evaluation.statistics.paired import answer_differences, mcnemar_clustered
 
 
 def covered(estimates, truth):

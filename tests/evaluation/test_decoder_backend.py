@@ -12,8 +12,8 @@ from transformers.utils import logging as transformers_logging
 
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
+from tsugiki.evaluation.engines.loading import Engine, load_backend, trained_context
 from tsugiki.evaluation.items import byte_length
-from tsugiki.evaluation.loading import Engine, load_backend, trained_context
 from tsugiki.models.tokenizer import load_tokenizer
 
 
@@ -143,7 +143,7 @@ def test_likelihoods_any_batch_size_gives_the_same_values(world, texts, batch_to
 
 def test_likelihoods_logits_in_blocks_give_the_same_values(world, texts, monkeypatch):
     whole = backend(world).text_likelihoods(texts["english"][:3])
-    monkeypatch.setattr("tsugiki.evaluation.decoder._LOGITS_BYTES", 384 * 4 * 7)
+    monkeypatch.setattr("tsugiki.evaluation.engines.decoder._LOGITS_BYTES", 384 * 4 * 7)
     blocks = backend(world).text_likelihoods(texts["english"][:3])
     assert [a.nll_nats for a in blocks] == pytest.approx([a.nll_nats for a in whole], rel=1e-6)
 

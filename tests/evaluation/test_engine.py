@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation import branches
+from tsugiki.evaluation.engines import branches
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
-from tsugiki.evaluation.branches import plan_branches
-from tsugiki.evaluation.choosing import BROKEN, choose, draw
-from tsugiki.evaluation.decoder import DecoderBackend, DecoderModel
-from tsugiki.evaluation.loading import Engine, is_ours, load_backend, maximum_positions
-from tsugiki.evaluation.prefix import attention_part, merged
-from tsugiki.evaluation.tokens import Scored, Writing
+from tsugiki.evaluation.engines.branches import plan_branches
+from tsugiki.evaluation.engines.choosing import BROKEN, choose, draw
+from tsugiki.evaluation.engines.decoder import DecoderBackend, DecoderModel
+from tsugiki.evaluation.engines.loading import Engine, is_ours, load_backend, maximum_positions
+from tsugiki.evaluation.engines.prefix import attention_part, merged
+from tsugiki.evaluation.engines.tokens import Scored, Writing
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import write_tokenizer
@@ -115,7 +115,7 @@ def test_score_computes_a_shared_prefix_once(decoder, tokenizer, monkeypatch):
 
 
 def test_prefixes_memory_is_bounded(decoder, tokenizer, monkeypatch):
-    monkeypatch.setattr("tsugiki.evaluation.decoder._KEPT_BYTES", 0)
+    monkeypatch.setattr("tsugiki.evaluation.engines.decoder._KEPT_BYTES", 0)
     model = DecoderModel(decoder, tokenizer, batch_tokens=64)
     asked = random_questions(np.random.default_rng(2))
     assert model.score(asked) == DecoderModel(decoder, tokenizer, batch_tokens=64).score(asked)
@@ -272,8 +272,8 @@ def test_attention_part_other_devices_compute_the_same(monkeypatch):
     q, k, v = (torch.randn(2, heads, 6, 8, generator=generator) for heads in (4, 2, 2))
     mask = torch.zeros(2, 1, 6, 6).masked_fill(torch.ones(6, 6).triu(2).bool(), -torch.inf)
     expected = [attention_part(q, k, v, mask), attention_part(q, k, v, causal=True)]
-    monkeypatch.setattr("tsugiki.evaluation.prefix._SCORES_BYTES", 1)
-    monkeypatch.setattr("tsugiki.evaluation.prefix.HAS_KERNEL", frozenset())
+    monkeypatch.setattr("tsugiki.evaluation.engines.prefix._SCORES_BYTES", 1)
+    monkeypatch.setattr("tsugiki.evaluation.engines.prefix.HAS_KERNEL", frozenset())
     for ours, theirs in zip(
         [attention_part(q, k, v, mask), attention_part(q, k, v, causal=True)], expected, strict=True
     ):

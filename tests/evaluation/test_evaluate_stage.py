@@ -23,7 +23,7 @@ from tsugiki.artifacts.metrics import read_metrics
 from tsugiki.artifacts.scores import SCHEMA, read_scores
 from tsugiki.errors import DataError, InputError, StageError
 from tsugiki.evaluation import runner
-from tsugiki.evaluation.loading import trained_context
+from tsugiki.evaluation.engines.loading import trained_context
 from tsugiki.evaluation.stage import Config, estimate, run
 
 SETTINGS = {
@@ -175,7 +175,7 @@ def test_run_killed_process_resumed_by_another_ends_with_the_same_bytes(world, f
 
 def test_run_finished_units_are_not_asked_again(world, tmp_path, monkeypatch):
     evaluate(world, tmp_path, tasks=("bits-per-byte",))
-    monkeypatch.setattr("tsugiki.evaluation.loading.load_decoder", None)
+    monkeypatch.setattr("tsugiki.evaluation.engines.loading.load_decoder", None)
     evaluate(world, tmp_path, tasks=("bits-per-byte",))
 
 
@@ -279,7 +279,7 @@ def test_run_lost_doubled_or_empty_scores_fail_the_stage(world, tmp_path, monkey
 
 
 def test_run_engine_that_loses_an_answer_fails_the_stage(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("tsugiki.evaluation.decoder.DecoderBackend.text_likelihoods", lambda *_: [])
+    monkeypatch.setattr("tsugiki.evaluation.engines.decoder.DecoderBackend.text_likelihoods", lambda *_: [])
     with pytest.raises(StageError, match="gave 0 answers to 4 questions"):
         evaluate(world, tmp_path, tasks=("bits-per-byte",))
 

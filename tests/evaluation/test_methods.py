@@ -16,25 +16,10 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from tsugiki.errors import DataError
-from tsugiki.evaluation.averages import average_estimates, task_draws
-from tsugiki.evaluation.corpus_scores import corpus_cluster_sums, corpus_draws, corpus_estimates
-from tsugiki.evaluation.means import (
-    clt_estimates,
-    mean_estimates,
-    robust_means,
-    satterthwaite_degrees,
-    share_estimates,
-)
 from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
-from tsugiki.evaluation.paired import answer_differences, mcnemar_clustered
-from tsugiki.evaluation.power import (
-    detectable_difference,
-    more_items,
-    paired_variance,
-    power_of,
-    required_items,
-)
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.averages import average_estimates, task_draws
+from tsugiki.evaluation.statistics.corpus_scores import corpus_cluster_sums, corpus_draws, corpus_estimates
+from tsugiki.evaluation.statistics.estimates import (
     BOOTSTRAP,
     ClusterSums,
     benjamini_hochberg,
@@ -43,7 +28,22 @@ from tsugiki.evaluation.statistics import (
     mcnemar_exact,
     resampled_sums,
 )
-from tsugiki.evaluation.student import t_quantile, t_two_sided
+from tsugiki.evaluation.statistics.means import (
+    clt_estimates,
+    mean_estimates,
+    robust_means,
+    satterthwaite_degrees,
+    share_estimates,
+)
+from tsugiki.evaluation.statistics.paired import answer_differences, mcnemar_clustered
+from tsugiki.evaluation.statistics.power import (
+    detectable_difference,
+    more_items,
+    paired_variance,
+    power_of,
+    required_items,
+)
+from tsugiki.evaluation.statistics.student import t_quantile, t_two_sided
 
 
 def singles(values):
@@ -154,7 +154,7 @@ def test_clustered_mcnemar_many_clusters_agrees_with_obuchowski():
 def test_clustered_mcnemar_too_large_to_count_uses_the_normal_one(monkeypatch):
     differences = np.random.default_rng(2).integers(-4, 6, 400)
     exact = mcnemar_clustered(differences)
-    monkeypatch.setattr("tsugiki.evaluation.paired._COUNTED", 10.0)
+    monkeypatch.setattr("tsugiki.evaluation.statistics.paired._COUNTED", 10.0)
     assert mcnemar_clustered(differences) == pytest.approx(exact, rel=0.1)
 
 

@@ -16,8 +16,8 @@ from tsugiki.artifacts.contract import open_workspace
 from tsugiki.artifacts.scores import read_scores
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
-from tsugiki.evaluation.loading import Engine, load_backend
-from tsugiki.evaluation.remote import RemoteBackend, Server
+from tsugiki.evaluation.engines.loading import Engine, load_backend
+from tsugiki.evaluation.engines.remote import RemoteBackend, Server
 from tsugiki.evaluation.stage import Config, run
 from tsugiki.models.tokenizer import load_tokenizer
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsugiki.errors import DataError
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.estimates import (
     bootstrap_estimates,
     cluster_bootstrap,
     cluster_sums,
@@ -110,7 +110,7 @@ def test_cluster_bootstrap_same_seed_repeats_and_other_seed_differs():
 
 
 def test_cluster_bootstrap_many_clusters_in_blocks_equals_direct_resampling(monkeypatch):
-    monkeypatch.setattr("tsugiki.evaluation.statistics._DRAWS_TIMES_CLUSTERS", 40)
+    monkeypatch.setattr("tsugiki.evaluation.statistics.estimates._DRAWS_TIMES_CLUSTERS", 40)
     sums = cluster_sums(np.arange(10.0), np.full(10, 2.0), [str(i) for i in range(10)])
     ratio, error = cluster_bootstrap(sums, draws=11, seed=0)
     generator = np.random.default_rng(0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsugiki.evaluation.windows import Window, plan_windows
+from tsugiki.evaluation.engines.windows import Window, plan_windows
 
 
 def test_plan_windows_short_text_is_one_window():

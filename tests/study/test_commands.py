@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-from tsugiki.cli import app, main
+from tsugiki.cli import app
+from tsugiki.errors import TsugikiError
 from tsugiki.report.figures.bands import Arrow, Band, Spot, band_chart, biplot
 from tsugiki.report.figures.heatmap import Matrix, heat_map
 from tsugiki.report.figures.svg import NARROW, WIDE, Canvas
@@ -28,23 +31,27 @@ def run(capsys, *words):
     return capsys.readouterr().out
 
 
-def failed(capsys, monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["tsugiki", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code
-    return capsys.readouterr()
-
-
 def test_study_of_the_example_says_all_parts(capsys, tmp_path) -> None:
     said = run(
         capsys, "study", "--example", *FAST, "--rotation", "promax", "--html", str(tmp_path / "s.html")
     )
     for part in (
-        "35 models x 19 benchmarks", "2 components of 19 exceed noise", "65.15", "not told from noise", "promax 1",
-        "factors correlate", "JHumanEval – HumanEval", "20 models of 5 families", "clustered", "log10 N", "continued",
-        "without Llama 2", "Assumed shares", "stated 0.4805", "exactly 0",
-    ):  # fmt: skip
+        "35 models x 19 benchmarks",
+        "2 components of 19 exceed noise",
+        "65.15",
+        "not told from noise",
+        "promax 1",
+        "factors correlate",
+        "JHumanEval – HumanEval",
+        "20 models of 5 families",
+        "clustered",
+        "log10 N",
+        "continued",
+        "without Llama 2",
+        "Assumed shares",
+        "stated 0.4805",
+        "exactly 0",
+    ):
         assert part in said, part
     page = (tmp_path / "s.html").read_text()
     assert page.count("<svg") > 10
@@ -87,14 +94,51 @@ def test_study_predict_tries_models_that_were_not_fitted(capsys) -> None:
 
 
 def runs_file(tmp_path, noise=0.002):
-    target = Law("dcpt", {"E": 1.2, "A": 300.0, "alpha": 0.33, "B": 900.0, "beta": 0.3, "eta": 0.0, "C": 0.3, "gamma": 0.6, "epsilon": 0.05}, (), 0, 0, 0)  # fmt: skip
-    other = Law("dcpt", {"E": 1.5, "A": 200.0, "alpha": 0.33, "B": 500.0, "beta": 0.3, "eta": 0.0, "C": 0.05, "gamma": 0.8, "epsilon": 0.08}, (), 0, 0, 0)  # fmt: skip
+    target = Law(
+        "dcpt",
+        {
+            "E": 1.2,
+            "A": 300.0,
+            "alpha": 0.33,
+            "B": 900.0,
+            "beta": 0.3,
+            "eta": 0.0,
+            "C": 0.3,
+            "gamma": 0.6,
+            "epsilon": 0.05,
+        },
+        (),
+        0,
+        0,
+        0,
+    )
+    other = Law(
+        "dcpt",
+        {
+            "E": 1.5,
+            "A": 200.0,
+            "alpha": 0.33,
+            "B": 500.0,
+            "beta": 0.3,
+            "eta": 0.0,
+            "C": 0.05,
+            "gamma": 0.8,
+            "epsilon": 0.08,
+        },
+        (),
+        0,
+        0,
+        0,
+    )
     rng = np.random.default_rng(0)
     lines = ["N_billion,D_B,ratio,bpb_ja,bpb_en"]
     for n in (0.5, 1.0, 3.0):
         for r in (0.1, 0.3, 0.6, 0.9):
             for d in (2, 5, 10, 30):
-                ja, en = (float(law.loss(n * 1e9, d * 1e9, s)) * np.exp(noise * rng.standard_normal()) for law, s in ((target, r), (other, 1 - r)))  # fmt: skip
+                ja, en = (
+                    float(law.loss(n * 1e9, d * 1e9, s)) * np.exp(noise * rng.standard_normal())
+                    for law, s in ((target, r), (other, 1 - r))
+                )
                 lines.append(f"{n},{d},{r},{ja},{en}")
     path = tmp_path / "runs.csv"
     path.write_text("\n".join(lines) + "\n")
@@ -129,8 +173,23 @@ def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path) -> None
 
 
 def test_study_mixture_chooses_a_share_within_the_budget(capsys, tmp_path) -> None:
-    words = ["study", "mixture", runs_file(tmp_path), "--target", "bpb_ja", "--other", "bpb_en", "--parameters", "3B",
-             "--tokens", "30B", "--starts", "2", "--draws", "6"]  # fmt: skip
+    words = [
+        "study",
+        "mixture",
+        runs_file(tmp_path),
+        "--target",
+        "bpb_ja",
+        "--other",
+        "bpb_en",
+        "--parameters",
+        "3B",
+        "--tokens",
+        "30B",
+        "--starts",
+        "2",
+        "--draws",
+        "6",
+    ]
     found = json.loads(run(capsys, *words, "--allow", "0.01", "--json"))
     assert 0.1 <= found["share_95"][0] <= found["share"] + 0.2
     assert found["other_loss"] <= found["budget"] * (1 + 1e-9)
@@ -156,17 +215,20 @@ def test_study_mixture_chooses_a_share_within_the_budget(capsys, tmp_path) -> No
         (["law", "none.csv"], "does not exist", "check the path"),
     ],
 )
-def test_study_mistakes_are_one_error_with_a_hint(capsys, monkeypatch, words, said, hint) -> None:
-    shown = failed(capsys, monkeypatch, "study", *words)
-    assert said in shown.err
-    assert hint in shown.err
-    assert "Traceback" not in shown.err
+def test_study_mistakes_are_one_error_with_a_hint(words, said, hint) -> None:
+    with pytest.raises(TsugikiError) as caught:
+        app(["study", *words])
+    assert said in caught.value.message
+    assert hint in caught.value.hint
 
 
-def test_study_mistakes_as_json_are_json(capsys, monkeypatch, tmp_path) -> None:
+def test_study_mistakes_as_json_are_json(tmp_path) -> None:
     (tmp_path / "one.csv").write_text("model,MMLU,BBH\na,0.5,0.2\n")
-    shown = failed(capsys, monkeypatch, "study", str(tmp_path / "one.csv"), "--json")
-    error = json.loads(shown.out)["error"]
+    words = [sys.executable, "-m", "tsugiki", "study", str(tmp_path / "one.csv"), "--json"]
+    shown = subprocess.run(words, capture_output=True, text=True)
+    error = json.loads(shown.stdout)["error"]
+    assert shown.returncode == 1
+    assert "Traceback" not in shown.stderr
     assert error["type"] == "DataError"
     assert "one model" in error["message"]
 

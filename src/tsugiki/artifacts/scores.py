@@ -1,7 +1,7 @@
 """Scores: the artifact of the evaluate stage, one row an item, so that every statistic can be recomputed.
 
 scores.parquet       the rows
-comparison.json      statistics computed from the rows alone (evaluation.statistics)
+comparison.json      statistics computed from the rows alone (evaluation.comparing)
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from tsugiki.errors import InputError, did_you_mean
 from tsugiki.report.formatting import exact, fixed, p_value, signed
 
 if TYPE_CHECKING:
-    from tsugiki.evaluation.aligning import Alignment
-    from tsugiki.evaluation.judging import Settings
-    from tsugiki.evaluation.tables import Source
+    from tsugiki.evaluation.comparing.aligning import Alignment
+    from tsugiki.evaluation.comparing.judging import Settings
+    from tsugiki.evaluation.comparing.tables import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,9 @@ def compare(
         json: Print JSON.
     """
     from tsugiki.artifacts.scores import SCHEMA
-    from tsugiki.evaluation.aligning import align, said
-    from tsugiki.evaluation.comparison import compare as compare_rows
-    from tsugiki.evaluation.tables import measures_for, read_source
+    from tsugiki.evaluation.comparing.aligning import align, said
+    from tsugiki.evaluation.comparing.comparison import compare as compare_rows
+    from tsugiki.evaluation.comparing.tables import measures_for, read_source
 
     method = method or Method()
     if not scores:
@@ -115,7 +115,7 @@ def _models(sources: Sequence[Source]) -> tuple[str, ...]:
 
 
 def _settings(method: Method, models: tuple[str, ...]) -> Settings:
-    from tsugiki.evaluation.judging import Settings
+    from tsugiki.evaluation.comparing.judging import Settings
 
     baseline = method.baseline or models[0]
     if baseline not in models:
@@ -155,7 +155,7 @@ def _clustered(row: dict[str, Any], column: str) -> dict[str, Any]:
 
 
 def _lines(found: Mapping[str, Any], alignments: Sequence[Alignment], *, every: bool) -> Iterator[str]:
-    from tsugiki.evaluation.aligning import said
+    from tsugiki.evaluation.comparing.aligning import said
 
     base = found["baseline"]
     yield from columns(_table(found), right=range(1, 2 + 3 * len(found["models"])))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tsugiki.artifacts.contract import Inputs, Workspace, open_workspace
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Backend
-from tsugiki.evaluation.loading import Engine, load_backend, trained_context
-from tsugiki.evaluation.remote import RemoteBackend, Server
+from tsugiki.evaluation.engines.loading import Engine, load_backend, trained_context
+from tsugiki.evaluation.engines.remote import RemoteBackend, Server
 from tsugiki.evaluation.sharing import Share
 from tsugiki.models.directory import resolve_model
 
@@ -99,8 +99,8 @@ def _key(path: Path) -> str:
 
 def answer_job(job: Mapping[str, Any], share: Share) -> None:
     """Answer this process's part of the job that process 0 has left (`sharing.lead`)."""
+    from tsugiki.evaluation.engines.loading import cpu_threads
     from tsugiki.evaluation.items import dataset_names
-    from tsugiki.evaluation.loading import cpu_threads
     from tsugiki.evaluation.runner import answer_share, plan_units
     from tsugiki.evaluation.stage import Config, questions_of
 

@@ -220,9 +220,9 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     """
     from tsugiki.artifacts.files import write_json
     from tsugiki.artifacts.scores import COMPARISON, SCORES, read_scores, write_scores
-    from tsugiki.evaluation.comparison import Settings, compare
+    from tsugiki.evaluation.comparing.comparison import Settings, compare
+    from tsugiki.evaluation.engines.loading import cpu_threads
     from tsugiki.evaluation.items import dataset_names
-    from tsugiki.evaluation.loading import cpu_threads
     from tsugiki.evaluation.models import loaders_of
     from tsugiki.evaluation.runner import answer_all, check_rows, plan_units
     from tsugiki.evaluation.sharing import lead, share_of

@@ -30,7 +30,7 @@ class Headline:
 def write_comparison_page(path: Path, found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the page atomically; the same comparison gives the same bytes.
 
-    found: what `evaluation.comparison.compare` gave, with `alignment`. rows: the aligned scores.
+    found: what `evaluation.comparing.comparison.compare` gave, with `alignment`. rows: the aligned scores.
     """
     write_text(path, comparison_page(found, rows))
 

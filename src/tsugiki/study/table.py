@@ -86,7 +86,8 @@ def read_table(paths: Sequence[Path], columns: Columns | None = None) -> ScoreTa
     columns = columns or Columns()
     if not paths:
         raise InputError("no table is given", hint="name a file, or try --example")
-    parts, names = [], []
+    parts: list[ScoreTable] = []
+    names: list[str] = []
     for path in paths:
         raw, findings = read_artifact(path) if path.is_dir() else (read_raw(path), [])
         names += raw.columns

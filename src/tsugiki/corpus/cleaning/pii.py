@@ -67,7 +67,7 @@ _CARDS = tuple(
 """The ways in which card numbers are grouped; Luhn and the issuer decide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
     start: int
     end: int
@@ -87,7 +87,7 @@ def mask_personal_data(
         return text, changes
     kinds = frozenset(facts.tokens) - (set(facts.optional) - set(optional_kinds))
     for _ in range(_ROUNDS):
-        found = _distinct(_find(text, facts, kinds))
+        found = _distinct(_find(text, facts, kinds), len(text))
         if not found:
             break
         changes.update(item.kind for item in found)
@@ -104,14 +104,18 @@ def _replace(text: str, found: list[_Found], tokens: dict[str, str]) -> str:
     return "".join([*parts, text[last:]])
 
 
-def _distinct(found: Iterator[_Found]) -> list[_Found]:
-    """In order of place; of two that overlap, the one found first stays."""
+def _distinct(found: Iterator[_Found], length: int) -> list[_Found]:
+    """In order of place; of two that overlap, the one found first stays. length: of the text they are in.
+
+    One byte tells of each character whether it is taken, so it costs as much as what was found is long.
+    """
     kept: list[_Found] = []
-    taken: set[int] = set()
+    taken: bytearray | None = None
     for item in found:
-        span = range(item.start, item.end)
-        if taken.isdisjoint(span):
-            taken.update(span)
+        if taken is None:
+            taken = bytearray(length)
+        if taken.find(1, item.start, item.end) < 0:
+            taken[item.start : item.end] = b"\1" * (item.end - item.start)
             kept.append(item)
     return sorted(kept, key=lambda item: item.start)
 

@@ -74,7 +74,7 @@ class RefusalRate:
 
 def refusal_rates(table: pa.Table, task: str = "refusals", confidence: float = 0.95) -> list[RefusalRate]:
     """Rates by model, category and what was expected, from a scores table. Raises InputError for no rows."""
-    from tsugiki.evaluation.statistics import wilson_interval
+    from tsugiki.evaluation.statistics.estimates import wilson_interval
 
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in table.to_pylist():

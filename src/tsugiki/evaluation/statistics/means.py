@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.estimates import (
     BOOTSTRAP,
     Array,
     ClusterSums,
@@ -36,7 +36,7 @@ from tsugiki.evaluation.statistics import (
     ratio_of_sums,
     wilson_interval,
 )
-from tsugiki.evaluation.student import t_quantile, t_two_sided
+from tsugiki.evaluation.statistics.student import t_quantile, t_two_sided
 
 WILSON: Final = "Wilson"
 CLUSTERED_WILSON: Final = "Wilson, effective items"

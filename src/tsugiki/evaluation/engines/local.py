@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
-from tsugiki.evaluation.branches import common_prefix
+from tsugiki.evaluation.engines.branches import common_prefix
+from tsugiki.evaluation.engines.tokens import Ids, Scored, TokenModel, Writing, Written
+from tsugiki.evaluation.engines.windows import plan_windows
 from tsugiki.evaluation.items import byte_length, cut_bytes
-from tsugiki.evaluation.tokens import Ids, Scored, TokenModel, Writing, Written
-from tsugiki.evaluation.windows import plan_windows
 from tsugiki.models.tokenizer import TextTokenizer
 
 NOT_NUMBERS = "the model's logits are not numbers"

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation.alarms import alarms_of, without_errors
-from tsugiki.evaluation.averages import average_estimates
-from tsugiki.evaluation.groups import group_rows
-from tsugiki.evaluation.judging import Judged, Settings, entry, judge, rounded
-from tsugiki.evaluation.regression import regressions
-from tsugiki.evaluation.statistics import benjamini_hochberg, holm
+from tsugiki.evaluation.comparing.alarms import alarms_of, without_errors
+from tsugiki.evaluation.comparing.groups import group_rows
+from tsugiki.evaluation.comparing.judging import Judged, Settings, entry, judge, rounded
+from tsugiki.evaluation.comparing.regression import regressions
+from tsugiki.evaluation.comparing.wording import Plan, Sides, pair_sentence
+from tsugiki.evaluation.statistics.averages import average_estimates
+from tsugiki.evaluation.statistics.estimates import benjamini_hochberg, holm
 from tsugiki.evaluation.tasks.base import Measure, Row
-from tsugiki.evaluation.wording import Plan, Sides, pair_sentence
 
 __all__ = ["Settings", "compare"]
 

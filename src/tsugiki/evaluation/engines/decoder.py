@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
-from tsugiki.evaluation.branches import Branch, plan_branches
-from tsugiki.evaluation.local import LocalBackend, Reading
-from tsugiki.evaluation.packing import Packed, Row, batches, make_rows, pack, visible
-from tsugiki.evaluation.prefix import Pass, Prefix
-from tsugiki.evaluation.tokens import Ids, Scored, Writing, Written
-from tsugiki.evaluation.writing import Pen
+from tsugiki.evaluation.engines.branches import Branch, plan_branches
+from tsugiki.evaluation.engines.local import LocalBackend, Reading
+from tsugiki.evaluation.engines.packing import Packed, Row, batches, make_rows, pack, visible
+from tsugiki.evaluation.engines.prefix import Pass, Prefix
+from tsugiki.evaluation.engines.tokens import Ids, Scored, Writing, Written
+from tsugiki.evaluation.engines.writing import Pen
 from tsugiki.models.decoder import Decoder
 from tsugiki.models.tokenizer import TextTokenizer
 

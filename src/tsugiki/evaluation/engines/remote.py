@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
-from tsugiki.evaluation.local import finish_text
+from tsugiki.evaluation.engines.local import finish_text
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP states that may be gone the next time (RFC 9110, section 15; RFC 6585, section 4)."""

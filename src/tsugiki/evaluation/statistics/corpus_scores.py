@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tsugiki.errors import DataError
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.estimates import (
     BOOTSTRAP,
     Array,
     Estimate,

@@ -1,6 +1,6 @@
 """Questions as rows of tokens: a context once, and all its tails behind it, side by side.
 
-Shapes as in `tsugiki.evaluation.decoder`: B rows, T tokens of each, N scored tokens.
+Shapes as in `tsugiki.evaluation.engines.decoder`: B rows, T tokens of each, N scored tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tsugiki.evaluation.tokens import Ids, Scored
+from tsugiki.evaluation.engines.tokens import Ids, Scored
 
 BoolMask = NDArray[np.bool_]
 

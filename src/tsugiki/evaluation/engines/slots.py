@@ -1,6 +1,7 @@
 """Keys and values of texts that are written side by side, one token each at a time; texts come and go.
 
-Shapes as in `tsugiki.evaluation.prefix`: B rows at work, S own keys of a row, P tokens of the shared prefix.
+Shapes as in `tsugiki.evaluation.engines.prefix`: B rows at work, S own keys of a row, P tokens of the shared
+prefix.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tsugiki.evaluation.prefix import Prefix, attention_part, merged, prefix_part
+from tsugiki.evaluation.engines.prefix import Prefix, attention_part, merged, prefix_part
 from tsugiki.models.attention import KeyValueCache
 
 _STEP = 16

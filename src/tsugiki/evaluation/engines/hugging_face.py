@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation.choosing import choose
-from tsugiki.evaluation.tokens import Ids, Scored, Writing, Written
-from tsugiki.evaluation.writing import Draft, contents_of
+from tsugiki.evaluation.engines.choosing import choose
+from tsugiki.evaluation.engines.tokens import Ids, Scored, Writing, Written
+from tsugiki.evaluation.engines.writing import Draft, contents_of
 from tsugiki.models.quiet import quiet
 from tsugiki.models.tokenizer import TextTokenizer
 

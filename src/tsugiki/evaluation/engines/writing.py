@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsugiki.evaluation.choosing import BROKEN, choose
+from tsugiki.evaluation.engines.choosing import BROKEN, choose
+from tsugiki.evaluation.engines.prefix import Pass, Prefix
+from tsugiki.evaluation.engines.slots import Slots
+from tsugiki.evaluation.engines.tokens import Writing, Written
 from tsugiki.evaluation.items import byte_length
-from tsugiki.evaluation.prefix import Pass, Prefix
-from tsugiki.evaluation.slots import Slots
-from tsugiki.evaluation.tokens import Writing, Written
 from tsugiki.models.decoder import Decoder
 from tsugiki.models.spelling import TokenizerKind
 from tsugiki.models.tokenizer import TextTokenizer

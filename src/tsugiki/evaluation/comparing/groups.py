@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsugiki.errors import DataError
-from tsugiki.evaluation.statistics import Array
+from tsugiki.evaluation.statistics.estimates import Array
 from tsugiki.evaluation.tasks.base import Measure, Row
 
 _ROUNDING = 1e-9

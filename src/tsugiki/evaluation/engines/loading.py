@@ -1,7 +1,7 @@
 """From a model directory to a `Backend`: device, precision, threads and window.
 
 Families that our decoder knows are run by it; any other that `transformers` has a causal model for is run by
-that (`tsugiki.evaluation.hugging_face`). Code from a model's directory is never run.
+that (`tsugiki.evaluation.engines.hugging_face`). Code from a model's directory is never run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.errors import DependencyError, InputError
-from tsugiki.evaluation.decoder import DecoderBackend
-from tsugiki.evaluation.local import LocalBackend, Reading
+from tsugiki.evaluation.engines.decoder import DecoderBackend
+from tsugiki.evaluation.engines.local import LocalBackend, Reading
 from tsugiki.models.config import FAMILIES
 from tsugiki.models.directory import CONFIG_FILE, load_decoder, read_config
 from tsugiki.models.tokenizer import load_tokenizer
@@ -54,7 +54,7 @@ def load_backend(directory: Path, engine: Engine) -> LocalBackend:
     device, dtype = _device(engine.device), getattr(torch, engine.precision)
     reading = Reading(engine.boundary, engine.start)
     if not is_ours(directory):
-        from tsugiki.evaluation.hugging_face import TransformersModel
+        from tsugiki.evaluation.engines.hugging_face import TransformersModel
 
         model = TransformersModel(directory, tokenizer, dtype, device, batch_tokens=engine.batch_tokens)
         return LocalBackend(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.estimates import (
     Array,
     ClusterSums,
     Estimate,

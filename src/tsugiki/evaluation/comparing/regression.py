@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsugiki.evaluation.judging import BITS_OF_INTEREST, Settings, rounded
+from tsugiki.evaluation.comparing.judging import BITS_OF_INTEREST, Settings, rounded
 from tsugiki.languages import load_pack, pack_codes
 
 Row = Mapping[str, Any]

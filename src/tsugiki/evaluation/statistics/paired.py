@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tsugiki.evaluation.means import clt_estimates, mean_estimates
-from tsugiki.evaluation.statistics import Array, ClusterSums, Estimate, ratio_of_sums
+from tsugiki.evaluation.statistics.estimates import Array, ClusterSums, Estimate, ratio_of_sums
+from tsugiki.evaluation.statistics.means import clt_estimates, mean_estimates
 
 MCNEMAR: Final = "exact McNemar"
 CLUSTERED_MCNEMAR: Final = "exact clustered McNemar"

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tsugiki.errors import InputError, did_you_mean
-from tsugiki.evaluation.averages import TaskDraws, task_draws
-from tsugiki.evaluation.corpus_scores import corpus_cluster_sums, corpus_draws
-from tsugiki.evaluation.groups import Group
+from tsugiki.evaluation.comparing.groups import Group
 from tsugiki.evaluation.items import stable_integer
-from tsugiki.evaluation.means import bounded, mean_estimates, share_estimates
-from tsugiki.evaluation.paired import answer_differences, difference_sums, score_differences
-from tsugiki.evaluation.power import more_items, power_of
-from tsugiki.evaluation.statistics import (
+from tsugiki.evaluation.statistics.averages import TaskDraws, task_draws
+from tsugiki.evaluation.statistics.corpus_scores import corpus_cluster_sums, corpus_draws
+from tsugiki.evaluation.statistics.estimates import (
     BOOTSTRAP,
     ClusterSums,
     Estimate,
@@ -28,6 +25,9 @@ from tsugiki.evaluation.statistics import (
     paired_differences,
     studentised_estimates,
 )
+from tsugiki.evaluation.statistics.means import bounded, mean_estimates, share_estimates
+from tsugiki.evaluation.statistics.paired import answer_differences, difference_sums, score_differences
+from tsugiki.evaluation.statistics.power import more_items, power_of
 from tsugiki.evaluation.tasks.base import Measure
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""From rows of scores to comparison.json: what is compared, judged and said."""

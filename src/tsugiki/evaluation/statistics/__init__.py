@@ -1,0 +1,1 @@
+"""Estimates, intervals, paired tests and power from arrays; nothing of tasks or rows."""
