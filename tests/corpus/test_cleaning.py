@@ -1,5 +1,6 @@
 """Cleaning: punctuation by majority, careful NFKC, and the door that does all of it."""
 
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -236,3 +237,15 @@ def test_clean_is_idempotent_and_never_empties(pieces, nfkc):
 def test_clean_of_a_long_hostile_text_takes_linear_time(piece):
     text = piece * (100_000 // len(piece))
     assert clean(text, JA, ALL).text
+
+
+def test_mask_of_one_run_of_forty_thousand_numbers_needs_little_memory():
+    numbers = 40_000
+    text = "03-1234-5678 " * numbers  # one run of digits
+    tracemalloc.start()
+    masked, changes = mask_personal_data(text, JA)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert changes == {"phone": numbers}
+    assert masked == "[電話番号] " * numbers
+    assert most < 40 * len(text)

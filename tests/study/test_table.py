@@ -229,6 +229,18 @@ def test_stale_average_is_found_whatever_columns_it_is_of() -> None:
     assert "not checked" in found[1].message
 
 
+def test_average_is_checked_where_many_scores_are_missing() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((60, 20)).round(3)
+    stated = scores.mean(axis=1).round(3)
+    stated[3] += 0.02
+    scores[rng.random(scores.shape) < 0.05] = np.nan
+    scores[3] = rng.random(20)
+    names = tuple(f"b{place}" for place in range(20))
+    found = check_averages(ScoreTable(tuple(f"m{row}" for row in range(60)), names, scores, {"avg": stated}))
+    assert [one.model for one in found] == ["m3"]
+
+
 def test_checks_say_zero_chance_ceiling_gaps_and_constants(tmp_path) -> None:
     rows = [
         ("a", 0.0, 0.26, 0.5, 0.2),

@@ -105,6 +105,19 @@ def test_files_of_another_label_or_generation_are_not_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_disk_that_fails_while_it_is_flushed_is_a_storage_error(dense, upcycle, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tsugiki.upcycling.shards._FLUSHED_AT_ONCE_BYTES", 50_000)
+    flushed = upcycle(dense)
+    assert digests(flushed) == digests(upcycle(dense, workers=1))
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(StorageError, match="no space is left"):
+        upcycle(dense, out=tmp_path / "full")
+    assert not list((tmp_path / "full").iterdir())
+
+
 CONVERT = """
 import os, signal, sys
 from pathlib import Path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _EACH_KIND = 6
 _NAME = 34
+_MOST_LEFT = 60
 
 
 def findings(found: Sequence[Finding]) -> Iterator[str]:
@@ -182,9 +183,11 @@ def _robust(study: ScalingStudy) -> Iterator[str]:
                 f"n {one.n}",
                 f"r {_known(one.r)}",
             )
-            for one in left
+            for one in left[:_MOST_LEFT]
         ]
         yield from columns(rows, right=(3, 4), indent="  ")
+        if len(left) > _MOST_LEFT:
+            yield f"  and {len(left) - _MOST_LEFT} more (--json has all)"
         yield ""
     tested = study.sensitivity
     if tested is None:

@@ -33,7 +33,6 @@ _EVIDENCE_BYTES = 1 << 14
 _EVIDENCE_CHARACTERS = 2000  # so many that are not ASCII tell as much as all
 _EVIDENCE_IN_TITLE = 2
 _EVIDENCE_IN_HEAD = 20
-_EVIDENCE_BEYOND_DOUBT = 60
 _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes look like UTF-8 by chance
 # Of the sample crawl written in every encoding of the packs and read in each: where it is the right one, the
 # characters that the pack calls frequent are 36 % at least for Chinese and 43 % for Japanese; where it is a
@@ -41,6 +40,7 @@ _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes loo
 _LEGACY_FREQUENT = 1 / 3
 _LEGACY_VALID = 50
 _VISIBLE_LETTERS = 1000
+_VISIBLE_OF_OWN_SCRIPT = 2000  # the share of a script of one's own is reached sooner than that
 _WITHOUT = 20  # letters of the script at least for each character that should not stand beside them
 _DECLARED_WORDS = 0.5  # of the share of stop words that a page without a declaration needs
 _TOO_FEW_TO_TELL = 20  # letters
@@ -149,20 +149,15 @@ def _is_contradicted(view: Table, begin: int, head: bytes, facts: _Facts) -> boo
     if not facts.pack.prefilter.check_letters:
         return False
     end = min(_EVIDENCE_BYTES, view.size)
-    if facts.evidence is not None:  # the quickest way to tell most pages that are what they seem
-        hits, _, _ = kernel.count_utf8(
-            view, begin, end, facts.evidence, _EVIDENCE_BEYOND_DOUBT, 0, _EVIDENCE_CHARACTERS
-        )
-        if hits >= _EVIDENCE_BEYOND_DOUBT:
-            return False
     if not facts.ascii_script and _has_escapes(head, end):
         return False
     least = facts.pack.prefilter.undeclared_share if facts.shared else None
     share = least or facts.pack.prefilter.own_share
-    foreign = int((1 - share) * _VISIBLE_LETTERS)  # more of them, and the share is out of reach
-    enough = _VISIBLE_LETTERS if facts.shared else int(share * _VISIBLE_LETTERS)
+    most = _VISIBLE_LETTERS if facts.shared else _VISIBLE_OF_OWN_SCRIPT
+    foreign = int((1 - share) * most)  # more of them, and the share is out of reach
+    enough = most if facts.shared else int(share * most)
     inside, outside, broken, _, linked, ended, tokens, hits = seen.count_visible(
-        view[:end], begin, facts.script, facts.stop_words, _VISIBLE_LETTERS, foreign, enough, 0
+        view[:end], begin, facts.script, facts.stop_words, most, foreign, enough, 0
     )
     if facts.ascii_script:
         outside += broken // 2

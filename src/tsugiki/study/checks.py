@@ -73,9 +73,8 @@ def check_averages(table: ScoreTable) -> list[Finding]:
     found = []
     for name, stated in table.averages.items():
         tolerance = _tolerance(stated)
-        first, last, agree = _averaged(table, stated, tolerance)
-        compared = int(np.isfinite(stated).sum())
-        if agree < _AGREE * max(compared, 1) or agree < 2:  # noqa: PLR2004 - one agreement may be chance
+        first, last, agree, compared = _averaged(table, stated, tolerance)
+        if agree < _AGREE * compared or agree < 2:  # noqa: PLR2004 - one agreement may be chance
             said = "no run of columns has this as its mean: the stated averages were not checked"
             found.append(Finding("average", said, "", name))
             continue
@@ -95,20 +94,23 @@ def _tolerance(stated: Array) -> float:
     return 10.0**-decimals + 1e-9
 
 
-def _averaged(table: ScoreTable, stated: Array, tolerance: float) -> tuple[int, int, int]:
-    """The first and one past the last column of the run that agrees best, and with how many models."""
+def _averaged(table: ScoreTable, stated: Array, tolerance: float) -> tuple[int, int, int, int]:
+    """The run of columns that agrees best: first, one past last, agreeing and compared models.
+
+    Models with a gap in the run are not compared.
+    """
     absent_MB = np.isnan(table.scores_MB)
     start = np.zeros((len(table.models), 1))
     sums = np.hstack([start, np.cumsum(np.where(absent_MB, 0.0, table.scores_MB), axis=1)])
     gaps = np.hstack([start, np.cumsum(absent_MB, axis=1)])
-    best = (0, 0, 0)
+    best = (0, 0, 0, 0)
     for first in range(len(table.benchmarks)):
         for last in range(first + 2, len(table.benchmarks) + 1):
             mean = (sums[:, last] - sums[:, first]) / (last - first)
             whole = gaps[:, last] == gaps[:, first]
             agree = int((whole & (np.abs(mean - stated) <= tolerance)).sum())
             if agree > best[2]:
-                best = (first, last, agree)
+                best = (first, last, agree, int((whole & np.isfinite(stated)).sum()))
     return best
 
 

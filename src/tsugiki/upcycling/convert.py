@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -268,9 +268,3 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def without_change(conversion: Conversion) -> Conversion:
-    """The same conversion with every neuron kept: what would compute the dense model's function."""
-    config = conversion.config.model_copy(update={"ratio": 0.0})
-    return replace(conversion, config=config)

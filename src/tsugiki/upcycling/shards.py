@@ -13,6 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ BYTES_OF_DTYPE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 _ALIGNMENT = 8  # of the data behind the header, as safetensors' own writer has it
 _COPIED_AT_ONCE_BYTES = 1 << 24
+_FLUSHED_AT_ONCE_BYTES = 1 << 28
+"""So much is written before the disk is told to begin: by itself Linux would wait for a tenth of the memory,
+and the disk would be idle meanwhile."""
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
 
 
@@ -54,6 +58,8 @@ class _File:
     size_bytes: int
     missing: set[str]
     descriptor: int = -1
+    unflushed_bytes: int = 0
+    flushing: Future[None] | None = None
 
 
 class Shards:
@@ -74,6 +80,7 @@ class Shards:
         self._file_of = {name: file for file in self._files for name in file.begins}
         self._sizes = {part.name: part.bytes for part in parts}
         self._lock = threading.Lock()
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flushing")
         directory.mkdir(parents=True, exist_ok=True)
         wanted = {file.path for file in self._files}
         for path in [directory / INDEX, *directory.glob("model*.safetensors*")]:
@@ -87,6 +94,7 @@ class Shards:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._flusher.shutdown()
         for file in self._files:
             if file.descriptor >= 0:
                 os.close(file.descriptor)
@@ -125,8 +133,20 @@ class Shards:
             with self._lock:
                 file.missing.discard(name)
                 finished = not file.missing
+                file.unflushed_bytes += self._sizes[name]
+                if file.unflushed_bytes >= _FLUSHED_AT_ONCE_BYTES and not finished:
+                    self._flush(file)
             if finished:
                 _finish(file)
+
+    def _flush(self, file: _File) -> None:
+        """Let a thread write to the disk what the system has taken, unless it is still at it."""
+        if file.flushing is not None:
+            if not file.flushing.done():
+                return
+            file.flushing.result()  # a full disk may show here first
+        file.unflushed_bytes = 0
+        file.flushing = self._flusher.submit(os.fdatasync, file.descriptor)
 
     def finish(self) -> None:
         """Write the index where there are several files. Raises StageError where a tensor never came."""
@@ -196,6 +216,8 @@ def _open(file: _File) -> None:
 
 
 def _finish(file: _File) -> None:
+    if file.flushing is not None:
+        file.flushing.result()
     os.fsync(file.descriptor)
     os.close(file.descriptor)
     file.descriptor = -1

@@ -8,16 +8,23 @@ may have hidden the one beside it; each round takes digits or an `@` away, so th
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
+
 from tsugiki.corpus.cleaning.numbers import CHECKS, is_card
 from tsugiki.languages import LanguagePack
 from tsugiki.languages.schema import NumberPattern, PersonalData
+
+Int64s = npt.NDArray[np.int64]
 
 MAIL, CARD, IP = "mail", "card", "ip"
 
@@ -40,8 +47,10 @@ _VOWELS_TO_HYPHENS = {ord(vowel): "-" for vowel in _LONG_VOWELS}
 
 _DIGIT = "0-9０-９"
 _BETWEEN = rf"[-{_HYPHENS}{_LONG_VOWELS} {_SPACES}.．()（）]"
-_RUN = re.compile(f"[{_DIGIT}](?:{_BETWEEN}{{0,3}}[{_DIGIT}]){{6,}}")
-"""Seven digits or more (the shortest number that is masked, a postal code or a local telephone number)."""
+_RUN = re.compile(f"[{_DIGIT}](?:{_BETWEEN}{{0,3}}+[{_DIGIT}]){{6,}}+")
+"""Seven digits or more (the shortest number that is masked, a postal code or a local telephone number).
+
+Possessive: nothing is tried again, so that a run of millions of digits needs no memory for it."""
 
 _LOCAL = r"A-Za-z0-9._%+\-Ａ-Ｚａ-ｚ０-９．＿－"
 _DOMAIN = r"A-Za-z0-9\-Ａ-Ｚａ-ｚ０-９－"
@@ -67,11 +76,21 @@ _CARDS = tuple(
 """The ways in which card numbers are grouped; Luhn and the issuer decide."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    start: int
-    end: int
-    kind: str
+_Found = tuple[int, int, str]
+"""Where something starts and ends, and its kind."""
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What is masked, in order of place; 17 bytes each, as a page may hold millions.
+
+    kinds: numbers of `names`.
+    """
+
+    starts: Int64s
+    ends: Int64s
+    kinds: npt.NDArray[np.int8]
+    names: tuple[str, ...]
 
 
 def mask_personal_data(
@@ -88,36 +107,43 @@ def mask_personal_data(
     kinds = frozenset(facts.tokens) - (set(facts.optional) - set(optional_kinds))
     for _ in range(_ROUNDS):
         found = _distinct(_find(text, facts, kinds), len(text))
-        if not found:
+        if not found.starts.size:
             break
-        changes.update(item.kind for item in found)
+        counts = np.bincount(found.kinds, minlength=len(found.names)).tolist()
+        changes.update(dict(zip(found.names, counts, strict=True)))
         text = _replace(text, found, facts.tokens)
     return text, changes
 
 
-def _replace(text: str, found: list[_Found], tokens: dict[str, str]) -> str:
-    parts = []
+def _replace(text: str, found: _Places, tokens: dict[str, str]) -> str:
+    out = io.StringIO()
     last = 0
-    for item in found:
-        parts += [text[last : item.start], tokens[item.kind]]
-        last = item.end
-    return "".join([*parts, text[last:]])
+    for start, end, kind in zip(found.starts, found.ends, found.kinds, strict=True):
+        out.write(text[last:start])
+        out.write(tokens[found.names[kind]])
+        last = end
+    out.write(text[last:])
+    return out.getvalue()
 
 
-def _distinct(found: Iterator[_Found], length: int) -> list[_Found]:
+def _distinct(found: Iterator[_Found], length: int) -> _Places:
     """In order of place; of two that overlap, the one found first stays. length: of the text they are in.
 
     One byte tells of each character whether it is taken, so it costs as much as what was found is long.
     """
-    kept: list[_Found] = []
-    taken: bytearray | None = None
-    for item in found:
-        if taken is None:
-            taken = bytearray(length)
-        if taken.find(1, item.start, item.end) < 0:
-            taken[item.start : item.end] = b"\1" * (item.end - item.start)
-            kept.append(item)
-    return sorted(kept, key=lambda item: item.start)
+    starts, ends, kinds = array("q"), array("q"), array("b")
+    names: dict[str, int] = {}
+    taken = bytearray()
+    for start, end, kind in found:
+        taken = taken or bytearray(length)
+        if taken.find(1, start, end) < 0:
+            taken[start:end] = b"\1" * (end - start)
+            starts.append(start)
+            ends.append(end)
+            kinds.append(names.setdefault(kind, len(names)))
+    first, last = (np.frombuffer(places, np.int64) for places in (starts, ends))
+    order = np.argsort(first)
+    return _Places(first[order], last[order], np.frombuffer(kinds, np.int8)[order], tuple(names))
 
 
 def _find(text: str, facts: PersonalData, kinds: frozenset[str]) -> Iterator[_Found]:
@@ -126,7 +152,7 @@ def _find(text: str, facts: PersonalData, kinds: frozenset[str]) -> Iterator[_Fo
     if IP in kinds:
         for match in _IP.finditer(text):
             if _is_public(match[0]):
-                yield _Found(match.start(), match.end(), IP)
+                yield match.start(), match.end(), IP
     patterns: list[_Pattern] = []
     for run in _RUN.finditer(text):
         patterns = patterns or [_compiled(item) for item in (*_CARDS, *facts.numbers) if item.kind in kinds]
@@ -143,7 +169,7 @@ def _mails(text: str, at_signs: tuple[str, ...]) -> Iterator[_Found]:
 def _addresses(text: str, pattern: re.Pattern[str]) -> Iterator[_Found]:
     for match in pattern.finditer(text):
         if match["top"].translate(_ASCII).lower() not in _NOT_DOMAINS:
-            yield _Found(match.start(), match.end(), MAIL)
+            yield match.start(), match.end(), MAIL
 
 
 @cache
@@ -200,7 +226,7 @@ def _numbers(text: str, start: int, end: int, patterns: list[_Pattern]) -> Itera
             place = match.start() + 1
             if _accepted(plain, match, pattern):
                 place = match.end()
-                yield _Found(origin + match.start(), origin + match.end(), pattern.facts.kind)
+                yield origin + match.start(), origin + match.end(), pattern.facts.kind
 
 
 def _accepted(plain: str, match: re.Match[str], pattern: _Pattern) -> bool:
