@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation.engines import branches
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
+from tsugiki.evaluation.engines import branches
 from tsugiki.evaluation.engines.branches import plan_branches
 from tsugiki.evaluation.engines.choosing import BROKEN, choose, draw
 from tsugiki.evaluation.engines.decoder import DecoderBackend, DecoderModel
