@@ -7,6 +7,7 @@ without being counted, or leave a file that later steps can't read.
 import gzip
 import json
 import math
+import shutil
 import zlib
 
 import numpy as np
@@ -17,6 +18,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tsugiki.artifacts.contract import open_workspace
 from tsugiki.artifacts.files import read_json
 from tsugiki.corpus.classifier.model import (
     Calibration,
@@ -27,12 +29,17 @@ from tsugiki.corpus.classifier.model import (
     weights_digest,
 )
 from tsugiki.corpus.config import Config
+from tsugiki.corpus.engine import Engine
 from tsugiki.corpus.segments import Segment
+from tsugiki.corpus.stage import InputFile
+from tsugiki.corpus.statistics import UnitStatistics
 from tsugiki.corpus.toolbox import Resources, open_toolbox, save_host_lists
 from tsugiki.corpus.unit import make_unit
+from tsugiki.corpus.units import Making, make_units
 from tsugiki.errors import InputError
 
 EXAMPLES = 120
+CUT_EXAMPLES = 40
 CONTAINERS = ("warc", "warc.gz", "warc.zst", "wet", "wet.gz", "wet.zst", "jsonl", "jsonl.gz", "jsonl.zst")
 ODD = (
     *(
@@ -309,3 +316,50 @@ def test_unit_of_odd_and_damaged_documents_is_whole_and_counts_everything(
         process(tmp_path, name, content, config, resources)
     except InputError:  # the damage hit the name or the type of the column
         assert name == "a.parquet"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    with open_workspace(tmp_path_factory.mktemp("workspace")) as out:
+        yield out
+
+
+def made_of_parts(directory, path, workspace, unit_bytes):
+    """The statistics and documents of a file that is cut into units of so many bytes."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    config = Config.model_validate(
+        {"source": "x", "language": "zh", "rules": "none", "extractor": "resiliparse"}
+    )
+    job = {
+        "config": config.model_dump(mode="json"),
+        "resources": Resources().as_dict(),
+        "downloads": str(directory),
+    }
+    making = Making(directory, "version", job, Engine(), workspace)
+    statistics, rows = UnitStatistics(), []
+    for unit in make_units([InputFile(str(path), path.name, path.stat().st_size)], making, unit_bytes):
+        made = read_json(unit.with_suffix(".json"))
+        statistics.add(UnitStatistics.from_dict(made["statistics"]))
+        for one in made["segments"]:
+            rows += pq.read_table(f"{one['stem']}.parquet").to_pylist()
+    counted = statistics.as_dict()
+    del counted["cpu_seconds"]
+    return counted, rows
+
+
+@settings(
+    max_examples=CUT_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_parts_of_any_file_hold_together_what_the_whole_holds(tmp_path, warc, japanese, workspace, data):
+    name, content = crawled(data.draw, warc, japanese, tmp_path)
+    path = tmp_path / name
+    path.write_bytes(splice(data.draw, content, 1))
+    parts = data.draw(st.integers(2, 5))
+    try:
+        whole = made_of_parts(tmp_path / "whole", path, workspace, 1 << 40)
+    except InputError:  # the damage hit the name or the type of the column
+        assert name == "a.parquet"
+        return
+    assert made_of_parts(tmp_path / "parts", path, workspace, max(20, path.stat().st_size // parts)) == whole

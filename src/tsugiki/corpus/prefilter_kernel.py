@@ -212,7 +212,7 @@ _ONE, _THREE, _SEVEN, _TOP_BYTE = np.uint64(1), np.uint64(3), np.uint64(7), np.u
 
 
 @_kernel(nb.int64(_BYTES, nb.int64, nb.int64), inline="always", cache=True)
-def code_point(head: Any, place: int, end: int) -> int:
+def code_point(head: Any, place: int, end: int) -> Any:
     """The UTF-8 character at `place` as code · 8 + bytes; negative: there is none; 0: it is cut off."""
     lead = np.int64(head[place])
     if lead & 0xF0 == 0xE0 and place + 2 < end:  # noqa: PLR2004 (three bytes: most that are not ASCII)

@@ -34,7 +34,7 @@ __all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "run"]
 
 KIND = "corpus"
 PRODUCES = ArtifactType.DOCUMENTS
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 _SMALL_BYTES = 24 << 20
 """Below this, starting processes takes longer than a second core saves."""
