@@ -320,8 +320,11 @@ def test_unit_of_odd_and_damaged_documents_is_whole_and_counts_everything(
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    with open_workspace(tmp_path_factory.mktemp("workspace")) as out:
-        yield out
+    out = open_workspace(tmp_path_factory.mktemp("workspace"))
+    yield out
+    out.metrics.close()
+    for handler in out.log.handlers:
+        handler.close()
 
 
 def made_of_parts(directory, path, workspace, unit_bytes):

@@ -71,7 +71,7 @@ def _row_alarms(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
             f"{place} {what} {count} of {len(part)} items"
             for what, odd in _KINDS
             if (count := sum(odd(row) for row in part)) >= RATE * len(part) > 0
-            and (scored or what != _TRUNCATED)
+            and (scored or what not in _TRUNCATED)
         ]
         alarms += _same_answer(place, part) if scored else []
         if scored and part[0]["output"] is not None and not any(row["score"] for row in part):
@@ -161,11 +161,14 @@ def off_language(row: Row) -> bool:
     return bool(letters) and own >= 0.5 * len(letters)
 
 
-_TRUNCATED: Final = "saw a shortened context in"
+_SHORTENED: Final = "saw a shortened context in"
+_CUT: Final = "was cut by a cap, its context or its answer, in"
+_TRUNCATED: Final = frozenset({_SHORTENED, _CUT})
 _KINDS: Final[tuple[tuple[str, Callable[[Row], bool]], ...]] = (
     ("gave an empty answer to", lambda row: bool(row["empty"])),
     ("wrote bytes that are not UTF-8 for", lambda row: "\ufffd" in (row["output"] or "")),
-    (_TRUNCATED, lambda row: bool(row["truncated"])),
+    (_SHORTENED, lambda row: bool(row["truncated"]) and row["nll_nats"] is not None),
+    (_CUT, lambda row: bool(row["truncated"]) and row["nll_nats"] is None),
     ("began with an empty line in", lambda row: first_newline(row["output"])),
     ("repeats itself to the end in", lambda row: loops(row["output"])),
     ("wrote in another script than the language's in", off_language),

@@ -63,7 +63,7 @@ def _in_bits(task: Mapping[str, Any]) -> bool:
 def _no_difference(task: Mapping[str, Any], pair: Mapping[str, Any], sides: Sides, plan: Plan) -> str:
     name, base = pair["model"], pair["baseline"]
     if pair["unequal"] == 0:
-        return f"{name} and {base} have the same score on every item of {task['dataset']}."
+        return f"{name} and {base} have the same score on every item of {_place(task)}."
     bits = _in_bits(task)
     shown = [f"{value:.3f}" if bits else f"{value:.1%}" for value in (sides.model, sides.baseline)]
     text = (
@@ -83,6 +83,12 @@ def _no_difference(task: Mapping[str, Any], pair: Mapping[str, Any], sides: Side
 
 def _often(power: float) -> str:
     return "four times in five" if power == 0.8 else f"{100 * power:g} times in 100"  # noqa: PLR2004
+
+
+def _place(task: Mapping[str, Any]) -> str:
+    if task["by_byte"] or task["task"] == task["dataset"]:
+        return str(task["dataset"])
+    return f"{task['task']} on {task['dataset']}"
 
 
 def _of(task: Mapping[str, Any], preposition: str = "on") -> str:
