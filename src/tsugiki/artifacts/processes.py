@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 import threading
+from pathlib import Path
 
 _ORPHANED = 75
 
@@ -13,6 +17,23 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set that this process had.
+
+    Linux counts it anew for a new program in /proc only: `ru_maxrss` begins with what the process that
+    started it had.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(
+            r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE
+        )
+        if found:
+            return int(found[1]) * 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return own * (1 if sys.platform == "darwin" else 1024)
 
 
 def exit_with_parent() -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsugiki.artifacts.processes import usable_cores
+from tsugiki.artifacts import processes
 from tsugiki.dataset.mixture import Batch
 from tsugiki.dataset.packing import IGNORED
 from tsugiki.errors import InputError
@@ -94,7 +94,7 @@ def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
     fill_before = memory.fill_uninitialized_memory
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or processes.usable_cores())
     # as use_deterministic_algorithms does, which imports torch._inductor for it: a second at every start
     torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # Filling new memory with NaN would find reads of unset memory, at the price of a pass over every tensor.
@@ -111,8 +111,4 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: of the device, or of this process where it computes on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return processes.peak_memory_bytes()

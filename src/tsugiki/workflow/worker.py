@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from tsugiki.artifacts.contract import Inputs, Outcome, Workspace, open_workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.manifest import Manifest, content_files, write_manifest
-from tsugiki.artifacts.processes import exit_with_parent
+from tsugiki.artifacts.processes import exit_with_parent, peak_memory_bytes
 from tsugiki.errors import TsugikiError, storage_errors
 from tsugiki.workflow.display import amount
 from tsugiki.workflow.kinds import stage_module
@@ -95,9 +95,7 @@ def _finish(directory: Path, job: Mapping[str, Any], outcome: Outcome, clock: _C
 def _peak_memory_bytes() -> int:
     """The largest resident set of this process or of one of its children (Linux counts in KiB)."""
     unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(own, children) * unit
+    return max(peak_memory_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
 
 
 class _Clock:
