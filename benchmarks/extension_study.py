@@ -33,16 +33,13 @@ from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
+from seeded_study import add_options, run_asked, run_next
 
 from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.scores import read_scores
-from tsugiki.errors import TsugikiError
 from tsugiki.evaluation.statistics.estimates import Estimate, cluster_sums, paired_differences
-from tsugiki.workflow.display import Lines, amount
-from tsugiki.workflow.graph import build_graph
-from tsugiki.workflow.recipe import load_recipe
-from tsugiki.workflow.running import RunOptions, run_recipe
+from tsugiki.workflow.display import amount
 
 NAME = "extension-study"
 ARMS = ("extended", "tokens", "compute", "text")
@@ -157,20 +154,13 @@ def write_recipe(options: argparse.Namespace) -> Path:
     return path
 
 
-def run_next(options: argparse.Namespace) -> bool:
-    """Run the first stage that is not finished; gives whether there was one."""
-    graph = build_graph(load_recipe(write_recipe(options)))
-    run = options.directory / NAME
-    order = sorted(graph.order, key=lambda name: name.rsplit("-", 1)[-1] if name[-1].isdigit() else "")
-    name = next((name for name in order if not is_finished(run / name)), None)
-    if name is None:
-        return False
-    display = Lines()
-    try:
-        run_recipe(graph, run, RunOptions(only=name), display)
-    finally:
-        display.close()
-    return True
+def next_stage(options: argparse.Namespace) -> bool:
+    """Run the first stage that is not finished, seed by seed; gives whether there was one."""
+    return run_next(
+        write_recipe(options),
+        options.directory / NAME,
+        lambda name: name.rsplit("-", 1)[-1] if name[-1].isdigit() else "",
+    )
 
 
 def bits_and_bytes(
@@ -265,19 +255,11 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=150, help="held-out pages of each language, at most")
     parser.add_argument("--page-bytes", type=int, default=4096, help="bytes of a page that are read")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and scoring")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--next", action="store_true", help="run the next stage that is not finished, and stop")
-    only.add_argument("--tables", action="store_true", help="run nothing")
+    add_options(parser)
     options = parser.parse_args()
     options.crawl = str(Path(options.crawl).absolute())
-    try:
-        if options.next:
-            print("" if run_next(options) else "everything is finished: see --tables")
-            return
-        while not options.tables and run_next(options):
-            pass
-    except TsugikiError as error:
-        raise SystemExit(str(error)) from error
+    if not run_asked(options, lambda: next_stage(options)):
+        return
     run = options.directory / NAME
     seeds = [seed for seed in range(options.seeds) if is_finished(run / f"scores-{seed}")]
     if not seeds:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tsugiki.artifacts.files import write_json
+from tsugiki.artifacts.processes import peak_memory_bytes
 from tsugiki.models.config import DecoderConfig
 from tsugiki.models.directory import write_tokenizer
 from tsugiki.models.names import stored_shapes
@@ -125,12 +125,6 @@ def measure(way: str, source: Path, out: Path) -> tuple[float, float]:
     return float(seconds), float(peak)
 
 
-def peak_bytes() -> int:
-    """The largest resident set of this process; ru_maxrss would begin with what its parent had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    return int(found[1]) * 1024 if found else 0
-
-
 def one_way(way: str, source: Path, out: Path) -> float:
     """What a process of its own does."""
     if way == "cp":
@@ -155,7 +149,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(one_way(options.way, options.source, options.out), peak_bytes())
+        print(one_way(options.way, options.source, options.out), peak_memory_bytes())
         return
     with tempfile.TemporaryDirectory(dir=options.place) as place:
         compare(Path(place), options)

@@ -23,15 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from seeded_study import add_options, run_asked, run_next
 
 from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
-from tsugiki.errors import TsugikiError
 from tsugiki.evaluation.statistics.student import t_quantile
-from tsugiki.workflow.display import Lines, amount
-from tsugiki.workflow.graph import build_graph
-from tsugiki.workflow.recipe import load_recipe
-from tsugiki.workflow.running import RunOptions, run_recipe
+from tsugiki.workflow.display import amount
 
 NAME = "upcycling-study"
 ARMS = ("dense", "naive", "noise", "drop-25", "drop-50", "drop-75", "drop-100", "scratch")
@@ -79,20 +76,13 @@ def write_recipe(options: argparse.Namespace) -> Path:
     return path
 
 
-def run_next(options: argparse.Namespace) -> bool:
+def next_stage(options: argparse.Namespace) -> bool:
     """Run the first stage that is not finished, seed by seed; gives whether there was one."""
-    graph = build_graph(load_recipe(write_recipe(options)))
-    run = options.directory / NAME
-    order = sorted(graph.order, key=lambda name: seed_of(name) if name not in LANGUAGES else -1)
-    name = next((name for name in order if not is_finished(run / name)), None)
-    if name is None:
-        return False
-    display = Lines()
-    try:
-        run_recipe(graph, run, RunOptions(only=name), display)
-    finally:
-        display.close()
-    return True
+    return run_next(
+        write_recipe(options),
+        options.directory / NAME,
+        lambda name: seed_of(name) if name not in LANGUAGES else -1,
+    )
 
 
 def seed_of(name: str) -> int:
@@ -175,19 +165,11 @@ def main() -> None:
     parser.add_argument("--base-tokens", type=parse_count, help="tokens of the dense model, not the recipe's")
     parser.add_argument("--tokens", type=parse_count, help="tokens of every arm, not the recipe's")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--next", action="store_true", help="run the next stage that is not finished, and stop")
-    only.add_argument("--tables", action="store_true", help="run nothing")
+    add_options(parser)
     options = parser.parse_args()
     options.crawl = str(Path(options.crawl).absolute())
-    try:
-        if options.next:
-            print("" if run_next(options) else "everything is finished: see --tables")
-            return
-        while not options.tables and run_next(options):
-            pass
-    except TsugikiError as error:
-        raise SystemExit(str(error)) from error
+    if not run_asked(options, lambda: next_stage(options)):
+        return
     seeds = finished_seeds(options)
     if not seeds:
         raise SystemExit("no seed is finished yet")

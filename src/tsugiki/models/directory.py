@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from tsugiki.models.names import (
     stored_pieces,
     stored_shapes,
 )
-from tsugiki.models.quiet import quiet
+from tsugiki.models.quiet import quiet, without_bars
 from tsugiki.models.sharding import copy_whole, gathered, named_parameters
 from tsugiki.models.tokenizer import TOKENIZER_FILE, TextTokenizer, pieces_in_json
 from tsugiki.models.weights import (
@@ -259,25 +258,11 @@ def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Pa
 def _transformers_logits(directory: Path, ids_BT: Tensor) -> Tensor:
     from transformers import AutoModelForCausalLM
 
-    with quiet(), _quiet_transformers():
+    with quiet(), without_bars():
         model = AutoModelForCausalLM.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
     return model.float().eval()(ids_BT).logits
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without the progress bar that transformers draws for a file that loads in milliseconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def resolve_model(name_or_path: str | Path) -> Path:

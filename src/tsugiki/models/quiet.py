@@ -1,4 +1,4 @@
-"""Imports of packages that speak up when they are loaded."""
+"""Packages that speak up when they are loaded or load something."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the progress bar that transformers draws for a file that loads in milliseconds."""
+    from transformers.utils import logging as shown_by_transformers
+
+    shown = shown_by_transformers.is_progress_bar_enabled()
+    shown_by_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            shown_by_transformers.enable_progress_bar()

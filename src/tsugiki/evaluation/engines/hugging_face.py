@@ -9,7 +9,6 @@ Shapes: B rows, T time, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tsugiki.errors import InputError
 from tsugiki.evaluation.engines.choosing import choose
 from tsugiki.evaluation.engines.tokens import Ids, Scored, Writing, Written
 from tsugiki.evaluation.engines.writing import Draft, contents_of
-from tsugiki.models.quiet import quiet
+from tsugiki.models.quiet import quiet, without_bars
 from tsugiki.models.tokenizer import TextTokenizer
 
 _LOGITS_BYTES = 256 * 2**20
@@ -136,7 +135,7 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with quiet(), _no_bars():
+        with quiet(), without_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
                 directory,
                 trust_remote_code=False,
@@ -158,16 +157,3 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
             hint="fetch the model again",
         )
     return model
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
