@@ -185,9 +185,14 @@ def _make_units(
 ) -> list[Path]:
     """Make the units that are not there yet; the paths of all, in the order of `files`."""
     from tsugiki.corpus import spans, units
+    from tsugiki.corpus.compiling import compile_loops
 
     directory = out.work / "units"
     directory.mkdir(exist_ok=True)
+    if engine.name != "ray":  # there the loops run on other machines
+        compile_loops(
+            lambda done, of: out.progress(done, of, "groups of loops", "compiling, once on a machine")
+        )
     version = identity_of({"config": config.identity_payload(), "code_version": CODE_VERSION})
     job: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
