@@ -5,16 +5,16 @@ The only module that reads Tsugiki's own environment variable, TSUGIKI_RUNS.
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from tsugiki import __version__
 from tsugiki.command_groups import GROUPS
+from tsugiki.commands.terminal import Flag, Json, print_json
 from tsugiki.errors import InputError, TsugikiError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ Begin with `tsugiki plan recipes/demo-ja.yaml`, then `tsugiki run recipes/demo-j
 Every command explains itself: `tsugiki run --help`.""",
 )
 
-Json = Annotated[
-    bool,
-    Parameter(
-        name="--json", negative="", show_default=False, help="Print the result as JSON, and nothing else."
-    ),
-]
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Runs = Annotated[
     Path, Parameter(name="--runs", env_var="TSUGIKI_RUNS", help="Directory that holds the runs.")
 ]
@@ -67,7 +60,7 @@ def plan(recipe: Path, *, scale: Scale = None, runs: Runs = Path("runs"), json: 
 
     found = _plan(recipe, scale, runs)
     if json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         print_plan(found)
     if found.problems:
@@ -131,7 +124,7 @@ def run(
             "reused": result.reused,
             "report": report_file,
         }
-        _print_json(done)
+        print_json(done)
     else:
         print(f"\nReport: {report_file}")
 
@@ -152,7 +145,7 @@ def status(target: str, *, runs: Runs = Path("runs"), json: Json = False) -> Non
     found = _plan_of_run(target, runs)
     if json:
         rows = [standing_as_dict(stage.standing) for stage in found.stages]
-        _print_json({"directory": found.directory, "stages": rows})
+        print_json({"directory": found.directory, "stages": rows})
     else:
         print_standings(found)
 
@@ -174,7 +167,7 @@ def report(target: str, *, runs: Runs = Path("runs"), json: Json = False) -> Non
 
     file = write_report(_run_directory(target, runs))
     if json:
-        _print_json({"report": file})
+        print_json({"report": file})
     else:
         print(file)
 
@@ -207,7 +200,7 @@ def verify(target: str, *, runs: Runs = Path("runs"), json: Json = False) -> Non
             faults[path.name] = [error.message]
     bad = [path for path in stages if faults[path.name]]
     if json:
-        _print_json({"directory": directory, "faults": faults})
+        print_json({"directory": directory, "faults": faults})
         sys.exit(1 if bad else 0)
     for name, said in faults.items():
         print(f"{name}: " + ("; ".join(said) or "as in its manifest"))
@@ -231,13 +224,13 @@ def schema(kind: str | None = None, *, json: Json = False) -> None:
     from tsugiki.workflow.tables import print_kinds, print_schema
 
     if kind is None:
-        _print_json(list(KINDS)) if json else print_kinds()
+        print_json(list(KINDS)) if json else print_kinds()
         return
     if kind not in KINDS:
         raise InputError(f'there is no kind of stage "{kind}"', hint=did_you_mean(kind, list(KINDS)))
     config = stage_module(kind).Config
     if json:
-        _print_json(config.model_json_schema())
+        print_json(config.model_json_schema())
     else:
         print_schema(kind, config)
 
@@ -289,17 +282,10 @@ def _plan_of_run(target: str, runs: Path) -> Plan:
     return make_plan(graph, directory)
 
 
-def _print_json(value: Any) -> None:
-    print(json_module.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
 def _run_app() -> None:
     """Run the command; where Slurm or torchrun started many processes of it, all but the first follow."""
     if not {"run", "train", "evaluate"} & set(sys.argv[1:2]) or "WORLD_SIZE" not in os.environ:
         app()
-        return
-    if sys.argv[1] == "evaluate":
-        _run_evaluation()
         return
     from tsugiki.training.outside import follow, leading, place_of
 
@@ -313,19 +299,6 @@ def _run_app() -> None:
             app()
 
 
-def _run_evaluation() -> None:
-    """Process 0 runs the stage; the others answer their part of the items into the same directory."""
-    from tsugiki.evaluation.sharing import follow, share_of
-
-    out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()  # noqa: PLR2004 (tsugiki evaluate OUT)
-    if share_of(out).rank == 0:
-        app()
-        return
-    from tsugiki.evaluation.models import answer_job
-
-    follow(out / "work", answer_job)
-
-
 def main() -> None:
     """The entry point of the `tsugiki` program: errors become one message and an exit status.
 
@@ -335,7 +308,7 @@ def main() -> None:
         _run_app()
     except TsugikiError as error:
         if "--json" in sys.argv:
-            _print_json({"error": error.as_dict()})
+            print_json({"error": error.as_dict()})
         sys.stderr.write(f"\nError: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

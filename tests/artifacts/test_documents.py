@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tsugiki.artifacts.documents import (
@@ -84,6 +85,14 @@ def test_write_scores_orders_rows(tmp_path):
     write_scores(tmp_path / "scores.parquet", rows)
     found = read_scores(tmp_path).select(["model", "item"]).to_pylist()
     assert [(row["model"], row["item"]) for row in found] == [("a", "1"), ("a", "2"), ("b", "1")]
+
+
+def test_read_scores_of_a_version_with_fewer_columns_fills_them(tmp_path):
+    rows = [dict.fromkeys(SCHEMA.names) | {"model": "m", "task": "t", "dataset": "d", "item": "i"}]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    pq.write_table(table.drop_columns(["cut_context", "error"]), tmp_path / "scores.parquet")
+    assert read_scores(tmp_path).schema.equals(SCHEMA, check_metadata=False)
+    assert read_scores(tmp_path).to_pylist() == rows
 
 
 def test_read_scores_of_another_directory_says_so(tmp_path):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
+import threading
+from collections import Counter
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,3 +113,94 @@ def world(tmp_path_factory, texts) -> Inputs:
         save_model(decoder, tokenizer, root / name)
         paths[name] = (root / name,)
     return Inputs(paths)
+
+
+class Server:
+    """An address whose `behave(text, how many times this text came)` gives status, headers and body."""
+
+    def __init__(self, behave):
+        self.requests: list[dict] = []
+        self.paths: list[str] = []
+        self.keys: list[str | None] = []
+        self.times: Counter[str] = Counter()
+        lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+                with lock:
+                    outer.requests.append(body)
+                    outer.paths.append(self.path)
+                    outer.keys.append(self.headers.get("Authorization"))
+                    outer.times[text] += 1
+                    turn = outer.times[text]
+                status, headers, answer = behave(text, turn)
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                try:
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:  # the client gave up
+                    pass
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+        self.address = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def serve():
+    """A function of a behaviour: a server on loopback with its address and what it was asked."""
+    made = []
+
+    def start(behave):
+        made.append(Server(behave))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Six questions on three images in two categories; the model's answer to q5 holds a placeholder."""
+    names = [f"q{i}" for i in range(6)]
+    asked = []
+    for i, name in enumerate(names):
+        place = {"category": "conv" if i < 4 else "detail", "image": f"{i // 2}.jpg"}
+        asked.append({"question_id": name, "text": f"問{i}？"} | place)
+    write_lines(tmp_path / "questions.jsonl", asked)
+    write_lines(tmp_path / "contexts.jsonl", [{"image": f"{i}.jpg", "caption": f"絵{i}"} for i in range(3)])
+    write_lines(
+        tmp_path / "reference.jsonl", [{"question_id": name, "text": f"gold {name}"} for name in names]
+    )
+    answers = [{"question_id": name, "text": f"mine {name}"} for name in names]
+    answers[5]["text"] = "mine q5 {first} {task}"
+    write_lines(tmp_path / "answers.jsonl", answers)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def write():
+    """A function of (path, values): JSON lines."""
+    return write_lines

@@ -35,8 +35,8 @@ def test_alarms_of_sound_outputs_are_none():
     ("fault", "sentence"),
     [
         ({"empty": True, "output": ""}, "gave an empty answer to"),
-        ({"truncated": True, "nll_nats": 3.0}, "saw a shortened context in"),
-        ({"truncated": True}, "was cut by a cap, its context or its answer, in"),
+        ({"cut_context": True}, "saw a shortened context in"),
+        ({"truncated": True}, "was ended by a cap in"),
         ({"output": "\n大阪"}, "began with an empty line in"),
         ({"output": "ですから、" * 30}, "repeats itself to the end in"),
         ({"output": ENGLISH, "gold": JAPANESE}, "wrote in another script than the language's in"),

@@ -77,7 +77,7 @@ def test_choice_likelihoods_options_equal_transformers(world, theirs, tokenizer)
             -log_probabilities(theirs, ids)[before:].sum().item(), rel=1e-5
         )
         assert answer.tokens == len(ids) - 1 - before
-        assert not answer.truncated
+        assert not answer.cut_context
 
 
 def test_choice_likelihoods_merged_boundary_charges_all_options_alike(world, tokenizer):
@@ -105,7 +105,7 @@ def test_choice_likelihoods_context_beyond_window_is_cut_alike_for_all_options(
     for tail, answer in zip(tails, answers, strict=True):
         expected = -log_probabilities(theirs, before[-room:] + tail)[room - 1 :].sum().item()
         assert answer.nll_nats == pytest.approx(expected, rel=1e-5)
-        assert answer.truncated
+        assert answer.cut_context
 
 
 def test_choice_likelihoods_option_longer_than_window_goes_through_windows(world, theirs, tokenizer, texts):
@@ -174,7 +174,7 @@ def test_continuations_prompt_longer_than_window_keeps_its_end(world, texts):
     [answer] = backend(world, context_length=48, stride=24).continuations(
         [Prompt(texts["english"][0], 500, 0, Sampling(0.8, 40))]
     )
-    assert answer.truncated
+    assert (answer.truncated, answer.cut_context) == (True, True)
     assert answer.tokens == 48 - 24 - 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Prompt, Sampling
@@ -17,14 +17,13 @@ from tsugiki.evaluation.engines import branches
 from tsugiki.evaluation.engines.branches import plan_branches
 from tsugiki.evaluation.engines.choosing import BROKEN, choose, draw
 from tsugiki.evaluation.engines.decoder import DecoderBackend, DecoderModel
-from tsugiki.evaluation.engines.loading import Engine, is_ours, load_backend, maximum_positions
+from tsugiki.evaluation.engines.loading import Engine, end_ids, load_backend
 from tsugiki.evaluation.engines.prefix import attention_part, merged
 from tsugiki.evaluation.engines.tokens import Scored, Writing
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
-from tsugiki.models.directory import write_tokenizer
 from tsugiki.models.generation import generate
-from tsugiki.models.tokenizer import load_tokenizer
+from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer
 
 WORDS = "page file model data reader the of a".split()  # noqa: SIM905
 
@@ -150,6 +149,40 @@ def test_write_greedy_equals_one_sequence_at_a_time(decoder, tokenizer):
         assert found.ended == (len(expected) < job.maximum_tokens)
 
 
+def test_write_ends_at_any_of_several_end_tokens(decoder, tokenizer):
+    jobs = writings(maximum_tokens=40)
+    whole = DecoderModel(decoder, tokenizer, batch_tokens=64).write(jobs)
+    ends = frozenset({tokenizer.eos_id, whole[0].ids[2], whole[4].ids[3]})
+    found = DecoderModel(decoder, tokenizer, batch_tokens=64, ends=ends).write(jobs)
+    for one, before in zip(found, whole, strict=True):
+        places = [place for place, token in enumerate(before.ids) if token in ends]
+        assert one.ids == before.ids[: places[0] if places else len(before.ids)]
+        assert one.ended == (bool(places) or before.ended)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, {2}),
+        ({"config.json": {"eos_token_id": 7}}, {2, 7}),
+        ({"config.json": {"eos_token_id": 7}, "generation_config.json": {"eos_token_id": [8, 9]}}, {2, 8, 9}),
+        ({"config.json": {"eos_token_id": [5, 6]}, "generation_config.json": {"top_p": 0.9}}, {2, 5, 6}),
+    ],
+)
+def test_end_ids_are_the_tokenizers_and_those_of_the_generation_config(tmp_path, tokenizer, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    ended = TextTokenizer(tokenizer.tokenizer, 1, 2)
+    assert end_ids(tmp_path, ended) == expected
+
+
+@pytest.mark.parametrize("content", ["[3]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [1, true]}'])
+def test_end_ids_that_are_no_numbers_raise(tmp_path, tokenizer, content):
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(InputError, match="eos_token_id"):
+        end_ids(tmp_path, tokenizer)
+
+
 @pytest.mark.parametrize("sampling", [Sampling(0.9), Sampling(0.7, 20), Sampling(1.0, 0, 0.8)])
 def test_write_sampled_is_the_same_alone_and_among_others(decoder, tokenizer, sampling):
     jobs = writings(sampling=sampling)
@@ -198,7 +231,7 @@ def test_continuations_prompt_may_fill_the_window_but_for_the_answer(world, text
     whole = tokenizer.encode_batch([texts["english"][0]])[0]
     text = tokenizer.decode(whole[:58])
     fits, cut = ours.continuations([Prompt(text, 5, 0), Prompt(texts["english"][0], 5, 0)])
-    assert (fits.cut_prompt, cut.cut_prompt) == (False, True)
+    assert (fits.cut_context, cut.cut_context) == (False, True)
 
 
 def test_continuations_special_piece_in_a_prompt_is_text(world):
@@ -298,76 +331,6 @@ def test_draw_follows_the_distribution_within_the_bounds(sampling, allowed):
 def test_choose_marks_rows_that_are_no_numbers():
     logits = torch.tensor([[0.0, 2.0], [torch.nan, 1.0], [1.0, torch.inf], [3.0, -torch.inf]])
     assert choose(logits, [None] * 4, [torch.Generator()] * 4) == [1, BROKEN, BROKEN, 0]
-
-
-@pytest.fixture(scope="module")
-def gpt2(world, tokenizer, tmp_path_factory):
-    """A family that our decoder does not know, with the tokenizer of `base`."""
-    directory = tmp_path_factory.mktemp("gpt2")
-    torch.manual_seed(0)
-    shape = {"vocab_size": 384, "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
-    model = GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3)).eval()
-    model.save_pretrained(directory)
-    write_tokenizer(tokenizer, directory)
-    return directory, model
-
-
-def test_transformers_model_equals_the_model_itself(gpt2, tokenizer, texts):
-    directory, model = gpt2
-    assert not is_ours(directory)
-    assert maximum_positions(directory) == 96
-    ours = load_backend(directory, Engine(96, 48, 300))
-    questions = [Choices(page[:60], (" a", " the", page[60:80])) for page in texts["english"][:4]]
-    for question, options in zip(questions, ours.choice_likelihoods(questions), strict=True):
-        context = tokenizer.encode_batch([question.context])[0].tolist()
-        for option, answer in zip(question.options, options, strict=True):
-            ids = [tokenizer.bos_id, *tokenizer.encode_batch([question.context + option])[0].tolist()]
-            with torch.inference_mode():
-                logs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
-            places = range(len(ids) - answer.tokens, len(ids))
-            assert answer.tokens >= len(ids) - 1 - len(context)
-            assert answer.nll_nats == pytest.approx(
-                -sum(logs[p - 1, ids[p]].item() for p in places), rel=1e-5
-            )
-
-
-def test_transformers_model_writes_as_generate_does(gpt2, tokenizer):
-    directory, model = gpt2
-    prompts = [Prompt(f"The {word}", 10_000, 0, maximum_tokens=8) for word in WORDS]
-    ours = load_backend(directory, Engine(96, 48, 300)).continuations(prompts)
-    for prompt, answer in zip(prompts, ours, strict=True):
-        ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode_batch([prompt.text])[0].tolist()]])
-        theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False,
-            suppress_tokens=list(range(tokenizer.size, 384)), eos_token_id=tokenizer.eos_id, pad_token_id=0,
-        )  # fmt: skip
-        written = [int(t) for t in theirs[0, ids.shape[1] :] if int(t) != tokenizer.eos_id]
-        assert answer.text == tokenizer.decode(written).rstrip("\ufffd") or not answer.truncated
-
-
-def test_transformers_model_lacking_weights_raises(gpt2, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    directory, _ = gpt2
-    for file in directory.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors.pop("transformer.h.0.mlp.c_fc.weight")
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="lack 1 tensors"):
-        load_backend(tmp_path, Engine(96, 48, 300))
-
-
-def test_load_backend_model_that_needs_its_own_code_raises(gpt2, tmp_path):
-    directory, _ = gpt2
-    for file in directory.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "home-made", "auto_map": {"AutoModelForCausalLM": "x.Y"}}'
-    )
-    (tmp_path / "x.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(InputError, match="neither Tsugiki nor transformers"):
-        load_backend(tmp_path, Engine(96, 48, 300))
 
 
 def test_decoder_backend_pieces_are_the_tokenizers(world, tokenizer):

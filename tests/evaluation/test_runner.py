@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 
-import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tsugiki.artifacts.files import write_json
 from tsugiki.artifacts.scores import read_scores
 from tsugiki.errors import InputError, StageError
+from tsugiki.evaluation import launching
 from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
 from tsugiki.evaluation.checking import AnswerError, checked
 from tsugiki.evaluation.items import Item
-from tsugiki.evaluation.runner import FEWEST_EMPTY, Questions, answer_all, check_rows, plan_units
-from tsugiki.evaluation.sharing import JOB, Share, follow, lead, share_of
+from tsugiki.evaluation.runner import FEWEST_EMPTY, Questions, answer_all, check_rows, cost_of, plan_units
+from tsugiki.evaluation.sharing import JOB, Share, dealt, follow, share_of
 from tsugiki.evaluation.tasks.base import Measure, base_row
 
 
@@ -52,6 +55,7 @@ LENGTH = Measure("length", lower_is_better=True)
 class Lengths:
     name: str = "lengths"
     measure: Measure = LENGTH
+    written_bytes: int = 0
 
     def rows(self, backend, items):
         answers = backend.choice_likelihoods([Choices(item.prompt, ("x",)) for item in items])
@@ -161,9 +165,44 @@ def test_checked_pieces_are_told_where_the_backend_tells_them():
     assert checked(model, "m").pieces(["a"]) == [["x"]]
 
 
-def test_share_units_of_all_processes_are_all_units_once():
-    shares = [Share(rank, 3) for rank in range(3)]
-    assert [sum(share.takes(number) for share in shares) for number in range(10)] == [1] * 10
+@given(st.lists(st.floats(0, 1e6), max_size=40), st.integers(1, 7))
+def test_share_units_of_all_processes_are_all_units_once_and_even(costs, processes):
+    parts = [Share(rank, processes).mine(costs) for rank in range(processes)]
+    assert sorted(number for part in parts for number in part) == list(range(len(costs)))
+    loads = [sum(costs[number] for number in part) for part in parts]
+    # The process with most was the one with least before its last unit came.
+    assert max(loads) <= sum(costs) / processes + max(costs, default=0) + 1e-6
+    assert dealt(costs, processes) == dealt(list(costs), processes)
+
+
+def test_cost_of_counts_what_is_read_and_four_times_what_is_written():
+    [short] = plan_units(["m"], [Questions(Lengths(), "set", (item("a"),))])
+    [long] = plan_units(["m"], [Questions(Lengths(), "set", (item("学習"),))])
+    [written] = plan_units(["m"], [Questions(Lengths(written_bytes=100), "set", (item("a"),))])
+    assert (cost_of(short), cost_of(long), cost_of(written)) == (1, 6, 401)
+
+
+def item(prompt):
+    return Item("lengths", "set", "en", "d", "c", "i", prompt)
+
+
+def test_sharing_process_that_dies_ends_the_wait_with_a_hint(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_start", lambda *_: _dying())
+    with launching.sharing(2, tmp_path, 1) as share, pytest.raises(StageError, match="ended by signal 9"):
+        share.wait([tmp_path / "unit.parquet"])
+
+
+def _dying():
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+
+def test_sharing_inside_of_torchrun_starts_nothing(tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with launching.sharing(2, tmp_path, 1) as share:
+        assert (share.rank, share.processes) == (0, 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
@@ -189,8 +228,7 @@ def test_follow_takes_the_job_of_its_own_run_and_tells_failures(tmp_path, monkey
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "7"}.items():
         monkeypatch.setenv(name, value)
     share = share_of(tmp_path)
-    write_json(tmp_path / JOB, {"run": "another", "x": 1})
-    lead(share, {"x": 2})
+    write_json(tmp_path / JOB, {"run": share.run, "x": 2})
     seen = []
 
     def fail(job, share):
@@ -211,26 +249,52 @@ main()
 """
 
 
-def test_evaluate_two_processes_write_the_rows_of_one_byte_for_byte(world, tmp_path):
-    """The command itself, as torchrun starts it: two processes, units of both models shared out."""
-    options = ["--tasks", "bits-per-byte", "cloze", "--cloze-items", "8", "--context-length", "64"]
-    options += ["--heldout", str(world.path("english")), "--bootstrap-draws", "50", "--device", "cpu"]
-    options += ["--models", str(world.path("base")), str(world.path("adapted")), "--threads", "1"]
+_RECIPE = """
+recipe: shared
+language: en
+stages:
+  scores:
+    kind: evaluate
+    models: [{base}, {adapted}]
+    heldout: [{english}]
+    tasks: [bits-per-byte, cloze]
+    cloze_items: 8
+    context_length: 64
+    bootstrap_draws: 50
+    device: cpu
+    threads: 1
+"""
 
-    def start(out, **variables):
-        command = [sys.executable, "-c", _MAIN, "evaluate", str(out), *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29399"}
-    started = [start(tmp_path / "two", RANK=str(rank), **shared) for rank in (1, 0)]
-    started.append(start(tmp_path / "one"))
+def start(directory, *words, **variables):
+    directory.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-c", _MAIN, *map(str, words)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, cwd=directory, stdout=pipe, stderr=pipe)
+
+
+def test_evaluate_stage_of_a_recipe_by_several_processes_writes_the_bytes_of_one(world, tmp_path):
+    """Alone; with `processes: 2`; and as torchrun starts the same command twice."""
+    paths = {name: world.path(name) for name in ("base", "adapted", "english")}
+    for name, more in (("one", ""), ("two", "    processes: 2\n"), ("torchrun", "")):
+        (tmp_path / f"{name}.yaml").write_text(_RECIPE.format(**paths) + more)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = {
+        name: ("run", tmp_path / f"{name}.yaml", "--only", "scores") for name in ("one", "two", "torchrun")
+    }
+    started = [start(tmp_path / "torchrun", *words["torchrun"], RANK=str(rank), **shared) for rank in (1, 0)]
+    started += [start(tmp_path / name, *words[name]) for name in ("one", "two")]
     for process in started:
         said = process.communicate(timeout=120)
         assert process.returncode == 0, said
-    one, two = ((tmp_path / name / "scores.parquet").read_bytes() for name in ("one", "two"))
-    assert one == two
-    assert len(read_scores(tmp_path / "two")) > 20
-    assert pq.read_table(tmp_path / "one" / "scores.parquet")["error"].null_count == len(
-        read_scores(tmp_path / "one")
-    )
+    found = {name: next((tmp_path / name).rglob("scores.parquet")) for name in words}
+    assert found["one"].read_bytes() == found["two"].read_bytes() == found["torchrun"].read_bytes()
+    rows = read_scores(found["two"].parent)
+    assert len(rows) > 20
+    assert rows["error"].null_count == len(rows)
+    assert (found["two"].parent / "work" / "process-1.txt").exists() or not (
+        found["two"].parent / "work"
+    ).exists()

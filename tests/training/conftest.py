@@ -145,8 +145,61 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
 """
 
 
+FORKER = """
+import json, os, sys, traceback
+import tsugiki.training.job
+import tsugiki.training.parallel.together
+
+for line in sys.stdin:
+    script, arguments, environment, output = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            sys.argv[1:] = arguments
+            os.environ.update(environment)
+            exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+            status = 0
+        except SystemExit as left:
+            status = left.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
 @pytest.fixture(scope="session")
-def in_processes():
+def run_script():
+    """Run a script in a process of its own; gives its exit status, negative for a signal.
+
+    It is forked from one that has imported torch and the engines: that takes five seconds, and is done once.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    ) as process:
+
+        def go(script, arguments, output, **environment):
+            process.stdin.write(json.dumps([script, arguments, environment, str(output)]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield go
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def in_processes(run_script):
     """Call `child(rank)` of a script in forked processes; gives what the first leaves in results.json.
 
     The script finds a directory and the job (JSON) in its arguments, and a free port in PORT.
@@ -156,20 +209,10 @@ def in_processes():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                script + FORK,
-                str(directory),
-                json.dumps({"processes": processes, **job}),
-            ],
-            env={**os.environ, "PORT": str(port), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+        arguments = [str(directory), json.dumps({"processes": processes, **job})]
+        output = directory / "output.txt"
+        status = run_script(script + FORK, arguments, output, PORT=str(port))
+        assert status == 0, output.read_text()[-8000:]
         return json.loads((directory / "results.json").read_text())
 
     return go

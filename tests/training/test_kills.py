@@ -168,6 +168,7 @@ def check_same_to_the_bit(directory, outcome, undisturbed, expected):
         assert sha256_of(directory / name) == sha256_of(undisturbed / name)
 
 
+@pytest.mark.slow
 def test_training_killed_at_twenty_random_moments_is_the_undisturbed_run_to_the_bit(
     tmp_path, attempt, scratch
 ):

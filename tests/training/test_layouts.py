@@ -145,7 +145,8 @@ def handed_over(layouts):
 def child(rank):
     train = with_biases if job.get("bias") else rows_of
     results = {"alone": train(alone(), batches())} if rank == 0 else {}
-    os.environ.update(RANK=str(rank), WORLD_SIZE="4", MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["PORT"])
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(job["processes"]))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["PORT"])
     for name, given in job["layouts"].items():
         results[name] = train(together(**given), batches())
     if job.get("chain"):
@@ -183,10 +184,39 @@ SLOW_LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layouts", [MIXTRAL_LAYOUTS, pytest.param(SLOW_LAYOUTS, marks=pytest.mark.slow)])
-def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(tmp_path, in_processes, layouts):
+TWO_PROCESSES = {
+    "data": {"layout": {"data": 2}},
+    "copies": {"layout": {"data": 2, "shard": 1}},
+    "tensor": {"layout": {"tensor": 2}},
+    "context": {"layout": {"context": 2}},
+    "pipeline": {"layout": {"pipeline": 2}},
+}
+
+
+def test_a_dense_model_has_the_losses_of_one_process_in_every_layout_of_two(tmp_path, in_processes):
     results = in_processes(
-        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=20, layouts=layouts
+        SCRIPT, tmp_path, processes=2, preset="llama-nano", shape=MIXTRAL, steps=6, layouts=TWO_PROCESSES
+    )
+    expected = results.pop("alone")
+    assert expected[-1]["loss"] < expected[0]["loss"]
+    assert results.keys() == TWO_PROCESSES.keys()
+    for found in results.values():
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "steps"),
+    [
+        (MIXTRAL_LAYOUTS, 3),
+        pytest.param(MIXTRAL_LAYOUTS, 20, marks=pytest.mark.slow),
+        pytest.param(SLOW_LAYOUTS, 20, marks=pytest.mark.slow),
+    ],
+)
+def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(
+    tmp_path, in_processes, layouts, steps
+):
+    results = in_processes(
+        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=steps, layouts=layouts
     )
     expected = results.pop("alone")
     assert expected[-1]["loss"] < expected[0]["loss"]
@@ -234,7 +264,7 @@ def test_processes_whose_experts_get_no_token_and_checkpoints_that_change_hands(
     chain = [{"data": 4, "expert": 2}, {"tensor": 4}, {"data": 2, "pipeline": 2, "expert": 2}]
     results = in_processes(
         SCRIPT, tmp_path, processes=4, preset="qwen3-moe-nano", shape={**MIXTRAL, "layers": 3},
-        steps=6, lopsided=True,
+        steps=3, lopsided=True,
         layouts={"expert": {"layout": {"data": 4, "expert": 4}}}, chain=chain,
     )  # fmt: skip
     assert results["alone"][0]["expert_load_max"] == 2.0  # all tokens on two of four

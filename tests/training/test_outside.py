@@ -219,6 +219,7 @@ def ranks_here():
     return [int(line.split()[0]) for line in found.splitlines() if "tsugiki.training.ranks" in line]
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_stopped_is_found_by_its_silence_and_named(tmp_path, settings, run_stage, monkeypatch):
     monkeypatch.setattr(launch, "SILENCE_SECONDS", 6.0)
     stopped = []

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from tsugiki.artifacts.contract import ArtifactType, Forecast
 from tsugiki.errors import InputError
 from tsugiki.models.config import preset
+from tsugiki.planner.devices import ACCELERATORS
 from tsugiki.training.devices import DEVICES
 from tsugiki.training.memory import (
     activation_bytes_per_token,
@@ -391,6 +392,12 @@ def test_memory_of_a_mixtures_activations_counts_the_chosen_experts_only():
     assert kept == 2 * 4 * dense.intermediate_size  # 2 of 8 experts of the dense width
     assert routed_bytes_per_token(dense, bfloat16=True) == 0
     assert routed_bytes_per_token(sparse, bfloat16=True) == 2 * 2 * 2 * 4096 + 8 * 8
+
+
+def test_devices_have_the_memory_that_the_planner_gives_them():
+    accelerators = {name: device.memory_bytes for name, device in DEVICES.items() if name != "cpu"}
+    assert accelerators == {name: ACCELERATORS[name].memory_bytes for name in accelerators}
+    assert accelerators["h200-141gb"] == pytest.approx(143_771 * 2**20, rel=0.01)  # nvidia-smi's total
 
 
 def test_devices_have_sensible_figures():

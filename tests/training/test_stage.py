@@ -162,13 +162,13 @@ run(Config.model_validate(settings), given, open_workspace(directory))
 """
 
 
-def start(directory, moment, settings, corpora):
-    arguments = [json.dumps(settings), json.dumps({name: str(path) for name, path in corpora.items()})]
-    return subprocess.Popen([sys.executable, "-c", KILLED, str(directory), moment, *arguments])
+def arguments_of(directory, moment, settings, corpora):
+    inputs = {name: str(path) for name, path in corpora.items()}
+    return [str(directory), moment, json.dumps(settings), json.dumps(inputs)]
 
 
 def test_training_killed_at_many_moments_ends_with_the_bytes_of_an_undisturbed_run(
-    tmp_path, trained, run_stage, scratch, corpora
+    tmp_path, trained, run_stage, scratch, corpora, run_script
 ):
     settings = {
         **scratch,
@@ -177,8 +177,9 @@ def test_training_killed_at_many_moments_ends_with_the_bytes_of_an_undisturbed_r
         "validation_points": 2,
     }
     for moment in ("tokenizer", "first step", "step", "checkpoint", "model"):
-        process = start(tmp_path, moment, settings, corpora)
-        assert process.wait(60) == -signal.SIGKILL, moment
+        arguments = arguments_of(tmp_path, moment, settings, corpora)
+        status = run_script(KILLED, arguments, tmp_path.with_suffix(".txt"))
+        assert status == -signal.SIGKILL, moment
     outcome = run_stage(tmp_path, settings)
     undisturbed, expected = trained
     for name in MODEL_FILES:
@@ -191,7 +192,9 @@ def test_training_killed_at_many_moments_ends_with_the_bytes_of_an_undisturbed_r
 
 def test_training_asked_to_terminate_keeps_its_last_step(tmp_path, scratch, corpora, trained, run_stage):
     settings = {**scratch, "checkpoint_every_steps": 1000}
-    process = start(tmp_path, "nothing", settings, corpora)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments_of(tmp_path, "nothing", settings, corpora)]
+    )
     while not read_metrics(tmp_path / "metrics.jsonl", step=3):
         assert process.poll() is None
         time.sleep(0.002)

@@ -58,7 +58,9 @@ def check(directory, outcome, alone, rtol=2e-5):
         assert torch.allclose(ours[name], weight, atol=2e-3), name
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", ["data", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS if name != "data")]
+)  # test_layouts has all of them on the engine itself
 def test_training_in_two_processes_has_the_losses_of_one(layout, tmp_path, run_stage, scratch, alone):
     settings = deeper(scratch, parallel=LAYOUTS[layout], micro_batch_tokens=64)
     check(tmp_path, run_stage(tmp_path, settings), alone)
@@ -116,6 +118,7 @@ def ranks_of(process):
     return [int(line.split()[0]) for line in found.splitlines() if "tsugiki.training.ranks" in line]
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others_with_one_error_and_the_run_goes_on_in_another_layout(
     tmp_path, scratch, corpora, run_stage, alone
 ):
@@ -144,6 +147,7 @@ def ranks_log(directory):
     return "".join(path.read_text() for path in (directory / "work").glob("rank-*.txt"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_keeps_its_step_and_goes_on_in_one_process(
     tmp_path, scratch, corpora, run_stage, alone
 ):

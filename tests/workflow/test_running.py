@@ -27,6 +27,14 @@ def copy(finished, project):
     return project
 
 
+@pytest.fixture
+def begun(copy):
+    """A copy of the finished run with its first stage only: the corpus need not be made for every test."""
+    for name in ("base", "more"):
+        shutil.rmtree(copy.directory / name)
+    return copy
+
+
 def test_run_makes_every_stage_and_its_manifest(finished):
     assert set(finished.states().values()) == {"done"}
     manifest = read_manifest(finished.directory / "base")
@@ -152,16 +160,16 @@ def test_damaged_stage_is_refused_until_rebuilt(copy):
     assert copy.run(rebuild=True).ran == ["more"]
 
 
-def test_too_small_corpus_is_refused_and_goes_on_after_mending(project):
-    project.edit(
+def test_too_small_corpus_is_refused_and_goes_on_after_mending(begun):
+    begun.edit(
         "max_epochs: 50\n    threads: 1\n    checkpoint", "max_epochs: 0.1\n    threads: 1\n    checkpoint"
     )
     with pytest.raises((DataError, RecipeError)) as caught:
-        project.run()
+        begun.run()
     assert "epochs" in str(caught.value)
     assert "Hint: " in str(caught.value)
-    project.edit("max_epochs: 0.1\n", "max_epochs: 50\n")
-    assert "base" in project.run(until="base").ran
+    begun.edit("max_epochs: 0.1\n", "max_epochs: 50\n")
+    assert "base" in begun.run(until="base").ran
 
 
 def test_failed_stage_says_so_in_its_status_and_leaves_no_manifest(project):
@@ -200,51 +208,52 @@ def wait_for(condition, seconds=90):
         time.sleep(0.02)
 
 
-def test_run_killed_takes_its_worker_along_and_goes_on(project, finished):
-    runner = start(project)
-    checkpoints = project.directory / "base" / "work"
-    wait_for(lambda: any(checkpoints.glob("checkpoint-*[0-9]")) or (project.directory / "more").exists())
+@pytest.mark.slow
+def test_run_killed_takes_its_worker_along_and_goes_on(begun, finished):
+    runner = start(begun)
+    checkpoints = begun.directory / "base" / "work"
+    wait_for(lambda: any(checkpoints.glob("checkpoint-*[0-9]")) or (begun.directory / "more").exists())
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    wait_for(lambda: not is_locked(project.directory), seconds=10)  # the worker died with its runner
-    assert project.states()["base"] in {"interrupted", "done"}
-    project.run()
-    assert project.hashes() == finished.hashes()
-    assert read_manifest(project.directory / "base").provenance["attempts"] == 2
+    wait_for(lambda: not is_locked(begun.directory), seconds=10)  # the worker died with its runner
+    assert begun.states()["base"] in {"interrupted", "done"}
+    begun.run()
+    assert begun.hashes() == finished.hashes()
+    assert read_manifest(begun.directory / "base").provenance["attempts"] == 2
 
 
-def test_worker_killed_is_an_error_that_says_what_to_do(project):
+def test_worker_killed_is_an_error_that_says_what_to_do(begun):
     def kill_worker():
-        job = project.directory / "base" / "job.json"
-        wait_for(lambda: job.exists() and any((project.directory / "base").glob("work/*")))
+        job = begun.directory / "base" / "job.json"
+        wait_for(lambda: job.exists() and any((begun.directory / "base").glob("work/*")))
         for process in os.listdir("/proc"):
             if process.isdigit():
                 try:
                     words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if b"tsugiki.workflow.worker" in words and str(project.directory / "base").encode() in words:
+                if b"tsugiki.workflow.worker" in words and str(begun.directory / "base").encode() in words:
                     os.kill(int(process), signal.SIGKILL)
 
     thread = threading.Thread(target=kill_worker)
     thread.start()
     with pytest.raises(StageError, match="killed by SIGKILL") as caught:
-        project.run()
+        begun.run()
     thread.join()
     assert "same command" in caught.value.hint
-    assert project.states()["base"] in {"interrupted", "waiting"}
+    assert begun.states()["base"] in {"interrupted", "waiting"}
 
 
-def test_changed_recipe_does_not_silently_use_half_finished_work(project):
-    runner = start(project)
-    wait_for(lambda: any((project.directory / "base" / "work").glob("checkpoint-*[0-9]")))
+def test_changed_recipe_does_not_silently_use_half_finished_work(begun):
+    runner = start(begun)
+    wait_for(lambda: any((begun.directory / "base" / "work").glob("checkpoint-*[0-9]")))
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    wait_for(lambda: not is_locked(project.directory), seconds=10)
-    project.edit("learning_rate: 3e-3", "learning_rate: 2e-3")
+    wait_for(lambda: not is_locked(begun.directory), seconds=10)
+    begun.edit("learning_rate: 3e-3", "learning_rate: 2e-3")
     with pytest.raises(DriftError, match=r"learning_rate: 0\.003 -> 0\.002"):
-        project.run()
-    assert "base" in project.run(rebuild=True, until="base").ran
+        begun.run()
+    assert "base" in begun.run(rebuild=True, until="base").ran
 
 
 def test_two_runs_of_one_directory_at_once_are_refused(project):
@@ -279,26 +288,26 @@ def fill(disk, filler):
     return shutil.disk_usage(disk).free
 
 
-def test_disk_that_fills_up_is_one_clear_error_and_the_run_goes_on(project, finished, small_disk):
-    project.directory = small_disk / "small"
+def test_disk_that_fills_up_is_one_clear_error_and_the_run_goes_on(begun, finished, small_disk):
+    begun.directory = shutil.move(begun.directory, small_disk / "small")
     filler = small_disk / "filler"
 
     def fill_when_it_trains():
-        wait_for(lambda: any((project.directory / "base" / "work").glob("*")))
+        wait_for(lambda: any((begun.directory / "base" / "work").glob("*")))
         fill(small_disk, filler)
 
     thread = threading.Thread(target=fill_when_it_trains)
     thread.start()
     with pytest.raises(StorageError, match="no space is left") as caught:
-        project.run(until="base")
+        begun.run(until="base")
     thread.join()
     assert "same command" in caught.value.hint
-    assert not (project.directory / "base" / "manifest.json").exists()
-    assert not list(project.directory.rglob("*.partial"))
+    assert not (begun.directory / "base" / "manifest.json").exists()
+    assert not list(begun.directory.rglob("*.partial"))
     filler.unlink()
-    project.run(until="base")
+    begun.run(until="base")
     theirs = finished.hashes()
-    assert all(theirs[name] == digest for name, digest in project.hashes().items())
+    assert all(theirs[name] == digest for name, digest in begun.hashes().items())
 
 
 def test_disk_too_small_from_the_start_is_refused_before_anything_runs(project, small_disk):

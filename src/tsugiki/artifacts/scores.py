@@ -37,7 +37,8 @@ SCHEMA = pa.schema(
         pa.field("tokens", pa.int64()),
         pa.field("bytes", pa.int64()),  # UTF-8 bytes of the raw target text
         pa.field("characters", pa.int64()),
-        pa.field("truncated", pa.bool_()),
+        pa.field("truncated", pa.bool_()),  # a cap ended the answer, not the model and not a stop
+        pa.field("cut_context", pa.bool_()),  # the context did not fit into the window: its left was cut off
         pa.field("empty", pa.bool_()),
         # Of a benchmark's item: other ways to score it, by name ("published"); what a corpus metric
         # adds up over items before it is computed (BLEU counts of n-grams); which of several samples.
@@ -58,8 +59,15 @@ def write_scores(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_scores(directory: Path) -> pa.Table:
-    """All rows of a scores artifact; raises InputError where the file is missing."""
+    """All rows of a scores artifact; raises InputError where the file is missing.
+
+    A column that the file's version did not have yet is null.
+    """
     path = directory / SCORES
     if not path.exists():
         raise InputError(f"{directory} holds no {SCORES}", hint="name an evaluate stage that has finished")
-    return pq.read_table(path)
+    table = pq.read_table(path)
+    for place, column in enumerate(SCHEMA):
+        if column.name not in table.column_names:
+            table = table.add_column(place, column, pa.nulls(len(table), column.type))
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 import time
 from dataclasses import asdict
@@ -11,20 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from tsugiki.artifacts.durations import about
+from tsugiki.commands.terminal import Json, print_json
+
 if TYPE_CHECKING:
     from tsugiki.corpus.selection.ask import Ask
     from tsugiki.corpus.transfer import Transfer
 
-_Json = Annotated[
-    bool,
-    Parameter(
-        name="--json", negative="", show_default=False, help="Print the result as JSON, and nothing else."
-    ),
-]
 _DryRun = Annotated[bool, Parameter(name=["--dry-run", "--estimate"], negative="", show_default=False)]
 _COMMON_CRAWL = "https://data.commoncrawl.org/"  # as in corpus.remote, which is too heavy for --help
 _EVERY_SECONDS = 2.0
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def select(
@@ -47,7 +42,7 @@ def select(
     max_failed: float = 0.01,
     name: str | None = None,
     dry_run: _DryRun = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Fetch the records of one language out of Common Crawl, and none of the others.
 
@@ -118,7 +113,7 @@ def select(
         result = run(out, ask, transfer, show)
     show.end()
     if json:
-        print(json_module.dumps({"directory": str(out), **result}, indent=2, ensure_ascii=False))
+        print_json({"directory": str(out), **result})
     else:
         _say_result(out, result)
 
@@ -132,7 +127,7 @@ def _say_plan(out: Path, ask: Ask, transfer: Transfer, show: _Progress, *, as_js
     found = estimate(plan, ask, transfer)
     if as_json:
         facts = {key: value for key, value in asdict(plan).items() if key != "files"}
-        print(json_module.dumps({"directory": str(out), **facts, **asdict(found)}, indent=2))
+        print_json({"directory": str(out), **facts, **asdict(found)})
         return
     of = f"{plan.index_files} of {plan.index_files_known} index files, {plan.index_rows} rows"
     print(f"records    {plan.records} ({of})")
@@ -146,7 +141,7 @@ def _say_plan(out: Path, ask: Ask, transfer: Transfer, show: _Progress, *, as_js
     print(f"requests   {plan.requests} to {plan.warc_files} WARC files")
     basis = "measured on the index" if found.measured else "assumed"
     line = f"{_size(found.bytes_per_second)}/s ({basis}), {found.seconds_per_request:.2f} s a request"
-    print(f"time       about {_time(found.seconds)} at {line}, {ask.connections} connections")
+    print(f"time       about {about(found.seconds)} at {line}, {ask.connections} connections")
     print(f"result     {plan.units} files in {out}")
 
 
@@ -201,7 +196,7 @@ def progress_line(phase: str, at: tuple[int, int], gained: tuple[int, int], seco
     records, size = gained
     unit = "index files" if phase == "index" else "records"
     rate = records / seconds if seconds else 0.0
-    rest = _time((total - done) / rate) if rate else "?"
+    rest = about((total - done) / rate) if rate else "?"
     speed = f"{rate:.1f} {unit}/s" if phase == "index" else f"{rate:.0f} records/s"
     speed += f", {size / max(seconds, 1e-9) / 1e6:.1f} MB/s"
     return f"{done}/{total} {unit} ({done / max(1, total):.0%}), {speed}, ETA {rest}"
@@ -213,11 +208,3 @@ def _size(number: float) -> str:
         ("bytes", 1),
     )
     return f"{number / size:.3g} {unit}" if size > 1 else f"{number:.0f} bytes"
-
-
-def _time(seconds: float) -> str:
-    if seconds >= _DAY:
-        return f"{seconds / _DAY:.1f} d"
-    if seconds >= _HOUR:
-        return f"{seconds / _HOUR:.1f} h"
-    return f"{seconds / _MINUTE:.0f} min" if seconds >= _MINUTE else f"{seconds:.0f} s"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tsugiki.artifacts.durations import about
+
 SUFFIX = ".progress"
 _EVERY_SECONDS = 1.0
 _SETTLED_SECONDS = 3.0
@@ -111,11 +113,4 @@ def speed(pages: int, share: float, seconds: float) -> str:
     said = f"{pages / max(seconds, 1e-9):,.0f} pages/s"
     if not share or (seconds < _SETTLED_SECONDS and share < 1):
         return said
-    return f"{said}, {_duration(seconds * max(0.0, 1 - share) / share)} left"
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
+    return f"{said}, {about(seconds * max(0.0, 1 - share) / share)} left"

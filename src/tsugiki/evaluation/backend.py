@@ -16,13 +16,13 @@ from typing import Protocol
 class Likelihood:
     """How probable a text is: -ln p summed over its tokens, and how many tokens that were.
 
-    truncated: the text's context did not fit into the model's window and was cut on the left. error: what
+    cut_context: the text's context did not fit into the model's window and was cut on the left. error: what
     went wrong where there is no answer; nll_nats is NaN then.
     """
 
     nll_nats: float
     tokens: int
-    truncated: bool = False
+    cut_context: bool = False
     error: str | None = None
 
 
@@ -68,7 +68,7 @@ class Continuation:
     """Generated text without the prompt.
 
     truncated: a cap ended it, not the model and not a stop. stop: the stop that ended it, which is not part
-    of the text. cut_prompt: the prompt did not fit into the window and was cut on the left. error: what went
+    of the text. cut_context: the prompt did not fit into the window and was cut on the left. error: what went
     wrong where there is no answer; the text is "" then.
     """
 
@@ -76,7 +76,7 @@ class Continuation:
     tokens: int
     truncated: bool
     stop: str | None = None
-    cut_prompt: bool = False
+    cut_context: bool = False
     error: str | None = None
 
 

@@ -101,6 +101,7 @@ def answer_job(job: Mapping[str, Any], share: Share) -> None:
     """Answer this process's part of the job that process 0 has left (`sharing.lead`)."""
     from tsugiki.evaluation.engines.loading import cpu_threads
     from tsugiki.evaluation.items import dataset_names
+    from tsugiki.evaluation.launching import threads_of
     from tsugiki.evaluation.runner import answer_share, plan_units
     from tsugiki.evaluation.stage import Config, questions_of
 
@@ -110,7 +111,7 @@ def answer_job(job: Mapping[str, Any], share: Share) -> None:
     out = open_workspace(share.directory / f"process-{share.rank}")
     names = dataset_names(config.models)
     units = plan_units(tuple(names.values()), questions_of(config, inputs, out))
-    with cpu_threads(config.threads):
+    with cpu_threads(threads_of(config.threads, config.processes)):
         answer_share(
             units,
             loaders_of(config, inputs, names, out),

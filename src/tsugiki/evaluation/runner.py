@@ -23,7 +23,7 @@ from tsugiki.artifacts.scores import SCHEMA
 from tsugiki.errors import StageError
 from tsugiki.evaluation.backend import Backend
 from tsugiki.evaluation.checking import AnswerError, checked
-from tsugiki.evaluation.items import Item, stable_hash
+from tsugiki.evaluation.items import Item, byte_length, stable_hash
 from tsugiki.evaluation.sharing import ALONE, Share
 from tsugiki.evaluation.tasks.base import Row, Task, base_row
 
@@ -53,6 +53,19 @@ class Unit:
     task: Task
     items: tuple[Item, ...]
     name: str
+
+
+WRITTEN_COST = 4.0
+"""A byte that is written costs about as much as so many that are read: it has a pass of its own."""
+
+
+def cost_of(unit: Unit) -> float:
+    """About how much work a unit is, in bytes that are read; only to deal units out evenly."""
+    texts = [
+        text for item in unit.items for text in (item.prompt, *item.choices, *getattr(item, "contexts", ()))
+    ]
+    written = unit.task.written_bytes * len(unit.items)
+    return sum(byte_length(text) for text in texts) + WRITTEN_COST * written
 
 
 Notify = Callable[[int, int, Unit, float | None], None]
@@ -110,7 +123,7 @@ def answer_share(
     share: Share = ALONE,
 ) -> None:
     """Ask this process's part of the units; see `answer_all`."""
-    mine = [unit for number, unit in enumerate(units) if share.takes(number)]
+    mine = [units[number] for number in share.mine([cost_of(unit) for unit in units])]
     finished = {unit.name for unit in mine if _is_finished(_file(directory, unit))}
     total, done = (
         sum(len(unit.items) for unit in some)

@@ -1,8 +1,10 @@
-"""One evaluation by several processes (`torchrun ... -m tsugiki evaluate OUT ...`), through files alone.
+"""One evaluation by several processes: of this machine (`launching.py`), or of torchrun; through files alone.
 
-Process r of n asks units r, r + n, ...: which process asks a unit changes nothing in it, so the rows are
-those of one process, byte for byte. Process 0 runs the stage as ever. The others wait for the job that it
-leaves in OUT/work, answer their part, and go. The folder has to be one that all machines see.
+Which process asks a unit changes nothing in it, so the rows are those of one process, byte for byte (with as
+many CPU threads each). Units are dealt out by what they cost (`dealt`), the same way in every process.
+Process 0 runs the stage as ever. The others wait for the job that it leaves in OUT/work, answer their part,
+and go. The folder has to be one that all machines see. torchrun's processes run the same command,
+`tsugiki evaluate OUT ...` or `tsugiki run RECIPE --only STAGE`, and learn from process 0 where OUT is.
 """
 
 from __future__ import annotations
@@ -25,17 +27,22 @@ _PATIENCE_S = 6 * 3600.0
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the units that this process asks. directory: where all of them say what went wrong."""
+    """The part of the units that this process asks. directory: where all of them say what went wrong.
+
+    check: raises where another process can't be waited for any more.
+    """
 
     rank: int = 0
     processes: int = 1
     directory: Path | None = None
     run: str = ""
     patience_s: float = field(default=_PATIENCE_S, repr=False)
+    check: Callable[[], None] = field(default=lambda: None, repr=False)
 
-    def takes(self, number: int) -> bool:
-        """Whether the unit of this number is this process's."""
-        return number % self.processes == self.rank
+    def mine(self, costs: Sequence[float]) -> list[int]:
+        """The numbers of the units that are this process's, of units with these costs."""
+        owners = dealt(costs, self.processes)
+        return [number for number, owner in enumerate(owners) if owner == self.rank]
 
     def wait(self, files: Sequence[Path]) -> None:
         """Until all the files are there.
@@ -49,6 +56,7 @@ class Share:
                 failure = self._failure(rank)
                 if failure is not None and rank != self.rank:
                     raise StageError(f"process {rank} failed: {failure['message']}", hint=failure["hint"])
+            self.check()
             if time.monotonic() > end:
                 break
             time.sleep(_POLL_S)
@@ -78,6 +86,19 @@ class Share:
 ALONE = Share()
 
 
+def dealt(costs: Sequence[float], processes: int) -> list[int]:
+    """The process of each unit: the dearest first, each to the one that has least to do yet.
+
+    (Graham 1969, "Bounds on multiprocessing timing anomalies": no process gets more than 4/3 of the best.)
+    """
+    loads = [0.0] * processes
+    owners = [0] * len(costs)
+    for number in sorted(range(len(costs)), key=lambda number: (-costs[number], number)):
+        owners[number] = min(range(processes), key=lambda rank: (loads[rank], rank))
+        loads[owners[number]] += costs[number]
+    return owners
+
+
 def share_of(directory: Path, environment: Mapping[str, str] = os.environ) -> Share:
     """This process's share, from torchrun's variables; the whole where nobody started several."""
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
@@ -91,14 +112,25 @@ def share_of(directory: Path, environment: Mapping[str, str] = os.environ) -> Sh
         ) from error
     if not 0 <= rank < processes:
         raise InputError(f"RANK {rank} does not lie below WORLD_SIZE {processes}", hint="start with torchrun")
+    return Share(rank, processes, directory, run_of(environment))
+
+
+def run_of(environment: Mapping[str, str]) -> str:
+    """What tells this start of the processes from an earlier one in the same directory."""
     names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
-    return Share(rank, processes, directory, "/".join(environment.get(name, "") for name in names))
+    return "/".join(environment.get(name, "") for name in names)
 
 
 def lead(share: Share, job: Mapping[str, Any]) -> None:
-    """For process 0: leave the job for the others."""
-    if share.processes > 1 and share.directory is not None:
-        write_json(share.directory / JOB, {"run": share.run, **job})
+    """For process 0: leave the job for the others, and tell those that were started from outside where."""
+    if share.processes == 1 or share.directory is None:
+        return
+    write_json(share.directory / JOB, {"run": share.run, **job})
+    from tsugiki.training.outside import place_of, tell_job
+
+    place = place_of()
+    if place is not None:
+        tell_job(place, share.directory, "evaluate")
 
 
 def follow(directory: Path, answer: Callable[[dict[str, Any], Share], None]) -> None:

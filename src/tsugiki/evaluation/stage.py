@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "evaluate"
 PRODUCES = ArtifactType.SCORES
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 PAGE_TASKS = ("bits-per-byte", "cloze", "generation")
 """Tasks that are made of held-out pages, in any language; all others are benchmarks (benchmarks/)."""
@@ -125,7 +125,12 @@ class Config(StageConfig):
         default="auto", description="Where to compute; auto takes a GPU where there is one."
     )
     threads: Annotated[int | None, EXECUTION] = Field(
-        default=None, ge=1, description="CPU threads; by default as many as there are cores."
+        default=None, ge=1, description="CPU threads of a process; by default all share the cores evenly."
+    )
+    processes: Annotated[Count, EXECUTION] = Field(
+        default=1,
+        description="Processes on this machine that share the items, each with a GPU of its own where there "
+        "are some. Across machines: torchrun with `tsugiki evaluate`, or `tsugiki run RECIPE --only STAGE`.",
     )
 
     @model_validator(mode="after")
@@ -223,18 +228,17 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     from tsugiki.evaluation.comparing.comparison import Settings, compare
     from tsugiki.evaluation.engines.loading import cpu_threads
     from tsugiki.evaluation.items import dataset_names
+    from tsugiki.evaluation.launching import sharing, threads_of
     from tsugiki.evaluation.models import loaders_of
     from tsugiki.evaluation.runner import answer_all, check_rows, plan_units
-    from tsugiki.evaluation.sharing import lead, share_of
+    from tsugiki.evaluation.sharing import lead
 
     names = dataset_names(config.models)
     models = tuple(names.values())
     questions = questions_of(config, inputs, out)
     units = plan_units(models, questions)
     load = loaders_of(config, inputs, names, out)
-    share = share_of(out.work)
     paths = {name: [str(path) for path in inputs[name]] for name in inputs}
-    lead(share, {"config": config.model_dump(mode="json"), "inputs": paths})
 
     def notify(done: int, total: int, unit: Unit, seconds: float | None) -> None:
         dataset = unit.items[0].dataset
@@ -248,7 +252,11 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
                 seconds=round(seconds, 4),
             )
 
-    with cpu_threads(config.threads):
+    with (
+        sharing(config.processes, out.work, config.threads) as share,
+        cpu_threads(threads_of(config.threads, config.processes)),
+    ):
+        lead(share, {"config": config.model_dump(mode="json"), "inputs": paths})
         rows = answer_all(
             units,
             load,

@@ -36,6 +36,7 @@ from tsugiki.models.weights import (
 )
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 EMBEDDING, HEAD = names.EMBEDDING, names.HEAD
 _FAULTS_SHOWN = 20
 
@@ -164,7 +165,7 @@ def write_model_directory(
     write_stream(directory, sizes_bytes, tensors, shard_bytes=shard_bytes)
     write_tokenizer(tokenizer, directory)
     generation = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
-    write_json(directory / "generation_config.json", {"_from_model_config": True, **generation})
+    write_json(directory / GENERATION_FILE, {"_from_model_config": True, **generation})
     name = str(dtype).removeprefix("torch.")
     write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
 

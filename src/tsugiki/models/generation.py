@@ -10,6 +10,7 @@ from torch import Tensor
 from tsugiki.errors import InputError
 from tsugiki.models.attention import KeyValueCache
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.sampling import draw
 
 
 @torch.inference_mode()
@@ -66,10 +67,7 @@ def generate(
 def _choose(
     logits_V: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
 ) -> int:
-    if temperature <= 0:
+    if generator is None or temperature <= 0:
         return int(logits_V.argmax())
-    scaled_V = logits_V / temperature
-    if top_k is not None and top_k < scaled_V.numel():
-        threshold = scaled_V.topk(top_k).values[-1]
-        scaled_V = scaled_V.masked_fill(scaled_V < threshold, -torch.inf)
-    return int(torch.multinomial(scaled_V.softmax(dim=0), 1, generator=generator))
+    uniform_1 = torch.rand(1, dtype=torch.float64, generator=generator, device=generator.device)
+    return int(draw(logits_V[None], uniform_1.to(logits_V.device), temperature=temperature, top_k=top_k or 0))

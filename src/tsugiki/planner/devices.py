@@ -21,11 +21,13 @@ class Accelerator:
     """One device in its node. Bytes, seconds, FLOP/s, bytes/s; bandwidths are those of one direction.
 
     memory_bytes: the nominal size counted in GiB: cards sold as 40, 80 and 94 GB show about 39.5, 79.2 and
-    93.1 GiB to a program. peak_flops: bfloat16, dense, by the data sheet. reached_flops,
-    reached_float8_flops: the most that a matrix product has been measured to reach. attention_share: of the
-    peak, by flash attention forward and backward. node: devices that NVLink connects. link_bandwidth: of one
-    device within the node; network_bandwidth: of one device's share of the node's network. dollars_per_hour:
-    of one device. watts: of one device and its share of the node.
+    93.1 GiB to a program, and an H200, sold as 141 GB (NVIDIA, H200 data sheet), has the 143,771 MiB (140.4
+    GiB) that nvidia-smi shows: the "GB" of the data sheets are GiB here, not 10^9 bytes. peak_flops:
+    bfloat16, dense, by the data sheet. reached_flops, reached_float8_flops: the most that a matrix product
+    has been measured to reach. attention_share: of the peak, by flash attention forward and backward. node:
+    devices that NVLink connects. link_bandwidth: of one device within the node; network_bandwidth: of one
+    device's share of the node's network. dollars_per_hour: of one device. watts: of one device and its share
+    of the node.
     """
 
     name: str

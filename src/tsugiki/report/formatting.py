@@ -10,6 +10,8 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from tsugiki.artifacts.durations import taken
+
 NARROW_SPACE: Final = "\u202f"
 MINUS: Final = "\u2212"
 UNKNOWN: Final = "–"
@@ -18,8 +20,6 @@ _SIZES: Final = ("B", "kB", "MB", "GB", "TB")
 _EXACT_BELOW: Final = 10_000
 _PLAIN_FROM: Final = 1e-3
 _THOUSAND: Final = 1000
-_MINUTE: Final = 60
-_HOUR: Final = 3600
 
 
 def _signed(text: str) -> str:
@@ -92,19 +92,7 @@ def signed_percent(share: float | None, digits: int = 1) -> str:
 
 def duration(seconds: float | None) -> str:
     """`0.42 s`, `3.4 s`, `84 s`, `12 min 30 s`, `3 h 20 min`."""
-    if seconds is None:
-        return UNKNOWN
-    if seconds < 1:
-        return f"{seconds:.2f}{NARROW_SPACE}s"
-    if seconds < 9.95:  # noqa: PLR2004 - where one decimal would show 10.0
-        return f"{seconds:.1f}{NARROW_SPACE}s"
-    whole = round(seconds)
-    if whole < 2 * _MINUTE:
-        return f"{whole}{NARROW_SPACE}s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE}{NARROW_SPACE}min {whole % _MINUTE}{NARROW_SPACE}s"
-    minutes = round(whole / _MINUTE)
-    return f"{minutes // 60}{NARROW_SPACE}h {minutes % 60}{NARROW_SPACE}min"
+    return UNKNOWN if seconds is None else taken(seconds, NARROW_SPACE)
 
 
 def scientific(number: float | None, digits: int = 2) -> Markup:

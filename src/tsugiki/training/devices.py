@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tsugiki.planner.devices import ACCELERATORS, GIB
 
@@ -44,7 +44,7 @@ DEVICES: Mapping[str, Device] = {
     "a100-40gb": _trained_on("a100-40gb"),
     "a100-80gb": _trained_on("a100-80gb"),
     "h100-80gb": _trained_on("h100-80gb"),
-    "h200-141gb": replace(_trained_on("h200-141gb"), memory_bytes=141e9),
+    "h200-141gb": _trained_on("h200-141gb"),
 }
 
 DEFAULT_ACCELERATOR = "h100-80gb"

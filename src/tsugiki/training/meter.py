@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from tsugiki.artifacts.durations import about
 from tsugiki.models.config import DecoderConfig
 from tsugiki.training.compute import peak_memory_bytes
 from tsugiki.training.devices import DEVICES, Device
 
 _NAMES = {"A100-SXM4-40": "a100-40gb", "A100": "a100-80gb", "H100": "h100-80gb", "H200": "h200-141gb"}
 """What torch calls a GPU, or its beginning, and what it is called here; the first that fits counts."""
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Meter:
         if self.peak is not None:
             parts.append(f"MFU {100 * tokens_per_second / self.processes * self.flops / self.peak:.0f} %")
         if tokens_left:
-            parts.append(f"{duration(tokens_left / tokens_per_second)} left")
+            parts.append(f"{about(tokens_left / tokens_per_second)} left")
         return ", ".join(parts)
 
 
@@ -81,14 +80,3 @@ def _device_here(device: torch.device) -> Device | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((DEVICES[ours] for theirs, ours in _NAMES.items() if theirs in name), None)
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
-    if seconds < _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    if seconds < _DAY:
-        return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE)} min"
-    return f"{int(seconds // _DAY)} d {int(seconds % _DAY // _HOUR)} h"

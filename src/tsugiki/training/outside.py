@@ -1,10 +1,10 @@
 """Runs whose processes are started from outside: by Slurm's `srun`, or by torchrun on each machine.
 
-Every process runs the same command (`tsugiki train OUT ...`, or `tsugiki run RECIPE --only STAGE`) with
-torch's variables in its environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. Process 0 does
-what one process does alone (locks, tokenising, the model directory, the manifest); the others wait at a store
-of keys that process 0 (or torchrun's agent) serves, until it tells them where the job lies. The result's
-directory has to be on a disk that all machines share.
+Every process runs the same command (`tsugiki train OUT ...` or `evaluate`, or `tsugiki run RECIPE --only
+STAGE`) with torch's variables in its environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
+Process 0 does what one process does alone (locks, tokenising, the model directory, the manifest); the others
+wait at a store of keys that process 0 (or torchrun's agent) serves, until it tells them where the job lies.
+The result's directory has to be on a disk that all machines share.
 
 Nothing heavy is imported at the top: planning asks this module too.
 """
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tsugiki.errors import InputError, StageError, TsugikiError, error_of
 from tsugiki.training.launch import STARTED_BY_LAUNCH, failure_of
@@ -110,13 +110,13 @@ def leading(place: Place) -> Iterator[None]:
         _wait_for_goodbyes(store, place)
 
 
-def tell_job(place: Place, work: Path) -> None:
-    """For process 0: what had to be prepared is; the others may train on the job in `work`."""
-    _tell(_store(place, serve=False), place, {"work": str(work.resolve())})
+def tell_job(place: Place, work: Path, kind: Literal["train", "evaluate"] = "train") -> None:
+    """For process 0: what had to be prepared is; the others may take part in the job in `work`."""
+    _tell(_store(place, serve=False), place, {"work": str(work.resolve()), "kind": kind})
 
 
 def follow(place: Place) -> None:
-    """For the other processes: wait for the job, train, and leave with the exit status.
+    """For the other processes: wait for the job, take part in it, and leave with the exit status.
 
     Raises StageError where process 0 failed or ended before there was a job.
     """
@@ -128,6 +128,11 @@ def follow(place: Place) -> None:
             if failure:
                 raise StageError(f"process 0 failed: {failure['message']}", hint=failure["hint"])
             return  # the stage was done before
+        if job["kind"] == "evaluate":
+            from tsugiki.evaluation import models, sharing
+
+            sharing.follow(Path(job["work"]), models.answer_job)
+            return
         from tsugiki.training.ranks import leave, main
 
         try:

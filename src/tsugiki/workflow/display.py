@@ -123,15 +123,6 @@ def amount(value: float) -> str:
     return f"{scaled:.0f}{suffix}" if abs(scaled) >= _WHOLE_FROM else f"{scaled:.3g}{suffix}"
 
 
-def duration(seconds: float) -> str:
-    """`3.4 s`, `5 min`, `7.2 h`, `12 days`."""
-    for size, unit in ((86400 * 2, "days"), (5400, "h"), (90, "min")):
-        if seconds >= size:
-            divisor = {"days": 86400, "h": 3600, "min": 60}[unit]
-            return f"{seconds / divisor:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
 def size(count: float) -> str:
     """`512 MiB`, `1.2 GiB`: binary units, as memory and disks are asked for."""
     for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):

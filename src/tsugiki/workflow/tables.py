@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tsugiki.artifacts.contract import EXECUTION, Forecast, StageConfig
+from tsugiki.artifacts.durations import about, taken
 from tsugiki.errors import Problem
-from tsugiki.workflow.display import amount, duration, size
+from tsugiki.workflow.display import amount, size
 from tsugiki.workflow.kinds import KINDS, stage_module
 from tsugiki.workflow.planning import Plan, PlannedStage
 from tsugiki.workflow.states import Standing, State
@@ -78,7 +79,7 @@ def _what_is_ahead(plan: Plan) -> str:
         place: max((one.memory_bytes or 0 for one in ahead if _on_accelerator(one) == on_device), default=0)
         for place, on_device in (("of memory", False), ("on each device", True))
     }
-    parts = [f"about {duration(seconds)}", f"{size(disk)} of disk"]
+    parts = [f"about {about(seconds)}", f"{size(disk)} of disk"]
     parts += [f"up to {size(needed)} {place}" for place, needed in needs.items() if needed]
     text = f"To do: {len(ahead)} stages, {', '.join(parts)}."
     if unknown:
@@ -113,7 +114,7 @@ def _plan_cells(stage: PlannedStage) -> list[str]:
     forecast = stage.forecast
     made = [f"{amount(forecast.counts[key])} {unit}" for key, unit in _SHOWN if key in forecast.counts]
     costs = [
-        duration(forecast.seconds) if forecast.seconds is not None else "",
+        about(forecast.seconds) if forecast.seconds is not None else "",
         size(forecast.memory_bytes) if forecast.memory_bytes else "",
         size(forecast.disk_bytes) if forecast.disk_bytes else "",
     ]
@@ -140,7 +141,7 @@ def print_standings(plan: Plan) -> None:
     for stage in plan.stages:
         standing = stage.standing
         made = standing.manifest.provenance if standing.manifest else {}
-        took = duration(float(made["seconds"])) if "seconds" in made else ""
+        took = taken(float(made["seconds"])) if "seconds" in made else ""
         finished = str(made.get("finished", ""))
         table.add_row(
             escape(standing.name), standing.kind, _state(standing), finished, took, escape(standing.detail)

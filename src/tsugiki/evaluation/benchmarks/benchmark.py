@@ -45,6 +45,12 @@ class Benchmark:
             cluster=self.task.cluster.name if self.task.cluster else "question",
         )
 
+    @property
+    def written_bytes(self) -> int:
+        """See `Task`: of all samples together."""
+        how = self.settings.generation
+        return 0 if how is None else how.samples * how.maximum_bytes
+
     def rows(self, backend: Backend, items: Sequence[Item]) -> list[Row]:
         """One row an item, or one a sample; see the module of each way to answer below."""
         questions = [item for item in items if isinstance(item, Question)]
@@ -72,7 +78,7 @@ class Benchmark:
                     "tokens": options[right].tokens,
                     "bytes": sizes[0],
                     "characters": sizes[1],
-                    "truncated": any(option.truncated for option in options),
+                    "cut_context": any(option.cut_context for option in options),
                     "empty": any(option.tokens == 0 for option in options),
                     "other_scores": {PUBLISHED_SCORE: scores["sum"], "by_byte": scores["by_byte"]},
                 }
@@ -103,7 +109,8 @@ class Benchmark:
                 "tokens": answer.tokens,
                 "bytes": byte_length(answer.text),
                 "characters": len(answer.text),
-                "truncated": answer.truncated or answer.cut_prompt,
+                "truncated": answer.truncated,
+                "cut_context": answer.cut_context,
                 "empty": not answer.text.strip(),
                 "other_scores": others or None,
                 "sample": sample if samples > 1 else None,

@@ -162,13 +162,13 @@ def off_language(row: Row) -> bool:
 
 
 _SHORTENED: Final = "saw a shortened context in"
-_CUT: Final = "was cut by a cap, its context or its answer, in"
+_CUT: Final = "was ended by a cap in"
 _TRUNCATED: Final = frozenset({_SHORTENED, _CUT})
 _KINDS: Final[tuple[tuple[str, Callable[[Row], bool]], ...]] = (
     ("gave an empty answer to", lambda row: bool(row["empty"])),
     ("wrote bytes that are not UTF-8 for", lambda row: "\ufffd" in (row["output"] or "")),
-    (_SHORTENED, lambda row: bool(row["truncated"]) and row["nll_nats"] is not None),
-    (_CUT, lambda row: bool(row["truncated"]) and row["nll_nats"] is None),
+    (_SHORTENED, lambda row: bool(row["cut_context"])),
+    (_CUT, lambda row: bool(row["truncated"])),
     ("began with an empty line in", lambda row: first_newline(row["output"])),
     ("repeats itself to the end in", lambda row: loops(row["output"])),
     ("wrote in another script than the language's in", off_language),

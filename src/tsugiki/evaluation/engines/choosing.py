@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tsugiki.evaluation.backend import Sampling
+from tsugiki.models.sampling import draw as sampled
 
 BROKEN = -1
 """In place of a token, where the logits are not numbers."""
@@ -41,26 +42,11 @@ def choose(
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> Tensor:
-    """The tokens (B,) at which the distribution function, most likely token first, passes `uniforms_B`.
-
-    top_k keeps that many tokens; top_p then keeps those before which less than this share has been reached
-    (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751, section 3.1), the most likely one at least.
-    """
-    kept = min(sampling.top_k or logits_BV.shape[-1], logits_BV.shape[-1])
-    scaled_BV = logits_BV.double() / sampling.temperature
-    sorted_BV, tokens_BV = (
-        scaled_BV.sort(dim=-1, descending=True, stable=True)
-        if kept == logits_BV.shape[-1]
-        else scaled_BV.topk(kept, dim=-1)
+    """The tokens (B,) that `sampling` gives for these numbers: see `models.sampling.draw`."""
+    return sampled(
+        logits_BV,
+        uniforms_B,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
     )
-    share_BV = sorted_BV.softmax(dim=-1)
-    reached_BV = share_BV.cumsum(dim=-1)
-    if sampling.top_p < 1:
-        outside_BV = reached_BV - share_BV >= sampling.top_p
-        outside_BV[:, 0] = False
-        share_BV = share_BV.masked_fill(outside_BV, 0.0)
-        reached_BV = share_BV.cumsum(dim=-1)
-    aim_B1 = uniforms_B[:, None] * reached_BV[:, -1:]
-    place_B1 = torch.searchsorted(reached_BV, aim_B1, right=True)
-    last_B1 = (share_BV > 0).sum(dim=-1, keepdim=True) - 1
-    return tokens_BV.gather(1, torch.minimum(place_B1, last_B1))[:, 0]

@@ -49,9 +49,10 @@ class DecoderBackend(LocalBackend):
         stride: int,
         batch_tokens: int,
         reading: Reading | None = None,
+        ends: frozenset[int] | None = None,
     ) -> None:
         super().__init__(
-            DecoderModel(decoder, tokenizer, batch_tokens=batch_tokens),
+            DecoderModel(decoder, tokenizer, batch_tokens=batch_tokens, ends=ends),
             tokenizer,
             context_length=context_length,
             stride=stride,
@@ -60,12 +61,21 @@ class DecoderBackend(LocalBackend):
 
 
 class DecoderModel:
-    """A `TokenModel`."""
+    """A `TokenModel`. ends: tokens that end a text; by default the tokenizer's own one."""
 
-    def __init__(self, decoder: Decoder, tokenizer: TextTokenizer, *, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: TextTokenizer,
+        *,
+        batch_tokens: int,
+        ends: frozenset[int] | None = None,
+    ) -> None:
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
+        own = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+        self._ends = frozenset(own) if ends is None else ends
         self._device = decoder.head_weight_VD.device
         self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
 
@@ -87,7 +97,7 @@ class DecoderModel:
         """See `TokenModel`."""
         answers: list[Written | None] = [None] * len(asked)
         prompts = [job.prompt_T[:-1] for job in asked]
-        pen = Pen(self._decoder, self._tokenizer, self._batch_tokens)
+        pen = Pen(self._decoder, self._tokenizer, self._batch_tokens, self._ends)
         for branch, prefix in self._walk(plan_branches(prompts), prompts, None, ""):
             for number, written in pen.write([(row, asked[row]) for row in branch.rows], prefix):
                 answers[number] = written

@@ -6,6 +6,7 @@ that (`tsugiki.evaluation.engines.hugging_face`). Code from a model's directory 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.engines.decoder import DecoderBackend
 from tsugiki.evaluation.engines.local import LocalBackend, Reading
 from tsugiki.models.config import FAMILIES
-from tsugiki.models.directory import CONFIG_FILE, load_decoder, read_config
-from tsugiki.models.tokenizer import load_tokenizer
+from tsugiki.models.directory import CONFIG_FILE, GENERATION_FILE, load_decoder, read_config
+from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ def load_backend(directory: Path, engine: Engine) -> LocalBackend:
     tokenizer = load_tokenizer(directory)
     device, dtype = _device(engine.device), getattr(torch, engine.precision)
     reading = Reading(engine.boundary, engine.start)
+    ends = end_ids(directory, tokenizer)
     if not is_ours(directory):
         from tsugiki.evaluation.engines.hugging_face import TransformersModel
 
-        model = TransformersModel(directory, tokenizer, dtype, device, batch_tokens=engine.batch_tokens)
+        model = TransformersModel(
+            directory, tokenizer, dtype, device, batch_tokens=engine.batch_tokens, ends=ends
+        )
         return LocalBackend(
             model,
             tokenizer,
@@ -77,7 +81,33 @@ def load_backend(directory: Path, engine: Engine) -> LocalBackend:
         stride=engine.stride,
         batch_tokens=engine.batch_tokens,
         reading=reading,
+        ends=ends,
     )
+
+
+def end_ids(directory: Path, tokenizer: TextTokenizer) -> frozenset[int]:
+    """The tokens by which a model ends a text: the tokenizer's own, and those that the directory names.
+
+    `eos_token_id` of generation_config.json, else of config.json, is a number or a list of numbers: Llama 3's
+    chat models have <|end_of_text|>, <|eom_id|> and <|eot_id|> there, of which its tokenizer names one only.
+    Raises InputError where it is anything else.
+    """
+    found = set() if tokenizer.eos_id is None else {tokenizer.eos_id}
+    for name in (GENERATION_FILE, CONFIG_FILE):
+        path = directory / name
+        content = read_json(path) if path.exists() else {}
+        given = content.get("eos_token_id") if isinstance(content, dict) else str(content)
+        if given is None:
+            continue
+        several = given if isinstance(given, list) else [given]
+        if not all(type(number) is int for number in several):
+            raise InputError(
+                f"eos_token_id of {path} is {given!r:.80}; a token's number, or a list of them, is expected",
+                hint="mend the file, or fetch it again",
+            )
+        found.update(map(int, several))
+        break
+    return frozenset(found)
 
 
 def is_ours(directory: Path) -> bool:
@@ -115,7 +145,11 @@ def _device(wanted: str) -> torch.device:
         )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted != "cuda":
+        return torch.device(wanted)
+    # Of several processes on a machine each takes a GPU of its own; torchrun numbers them.
+    number = os.environ.get("LOCAL_RANK", "0")
+    return torch.device("cuda", int(number) % torch.cuda.device_count() if number.isdecimal() else 0)
 
 
 def trained_context(directory: Path) -> int:

@@ -97,7 +97,7 @@ class LocalBackend:
                     sums[tail] += nll
             answers.append(
                 tuple(
-                    Likelihood(nll, tokens, plan.truncated)
+                    Likelihood(nll, tokens, plan.cut_context)
                     for nll, tokens in zip(sums, plan.tokens, strict=True)
                 )
             )
@@ -127,7 +127,7 @@ class LocalBackend:
             )
         written = self._model.write(jobs)
         return [
-            self._continuation(prompt, answer, cut_prompt=cut)
+            self._continuation(prompt, answer, cut_context=cut)
             for prompt, answer, cut in zip(prompts, written, cuts, strict=True)
         ]
 
@@ -136,16 +136,16 @@ class LocalBackend:
         names = self._tokenizer.pieces
         return [[names[number] for number in ids] for ids in self._tokenizer.encode_batch(list(texts))]
 
-    def _continuation(self, prompt: Prompt, written: Written, *, cut_prompt: bool) -> Continuation:
+    def _continuation(self, prompt: Prompt, written: Written, *, cut_context: bool) -> Continuation:
         """The text of the tokens, cut at the first stop and at the cap.
 
         Bytes that are no UTF-8 (half a character at the cap) become U+FFFD when decoded; one at the very end
         is dropped.
         """
         if written.broken:
-            return Continuation("", 0, truncated=False, cut_prompt=cut_prompt, error=NOT_NUMBERS)
+            return Continuation("", 0, truncated=False, cut_context=cut_context, error=NOT_NUMBERS)
         return finish_text(
-            prompt, self._tokenizer.decode(written.ids), len(written.ids), written.ended, cut_prompt
+            prompt, self._tokenizer.decode(written.ids), len(written.ids), written.ended, cut_context
         )
 
     def _pairs(self, questions: Sequence[Choices]) -> list[tuple[Ids, list[Ids]]]:
@@ -181,17 +181,17 @@ class LocalBackend:
         tokens = [len(tail) for tail in tails]
         filled = [number for number, tail in enumerate(tails) if len(tail)]
         if not filled:
-            return _Plan([], [], tokens, truncated=False)
+            return _Plan([], [], tokens, cut_context=False)
         room = self._context_length - (max(tokens) - 1)
         if room >= min(len(context_T), self._context_length - self._stride + 1):
             whole = Scored(context_T[-room:], tuple(tails[number] for number in filled))
-            return _Plan([whole], [filled], tokens, truncated=room < len(context_T))
+            return _Plan([whole], [filled], tokens, cut_context=room < len(context_T))
         parts, owners = [], []
         for number in filled:
             windows = self._windows(np.concatenate([context_T, tails[number]]), len(context_T))
             parts += windows
             owners += [[number]] * len(windows)
-        return _Plan(parts, owners, tokens, truncated=True)
+        return _Plan(parts, owners, tokens, cut_context=True)
 
     def _windows(self, ids_T: Ids, first: int) -> list[Scored]:
         """The tokens from `first` on, each scored in one window."""
@@ -218,17 +218,19 @@ class _Plan:
     parts: list[Scored]
     tails_of_part: list[list[int]]
     tokens: list[int]
-    truncated: bool
+    cut_context: bool
 
 
-def finish_text(prompt: Prompt, text: str, tokens: int, ended: bool, cut_prompt: bool) -> Continuation:  # noqa: FBT001
+def finish_text(prompt: Prompt, text: str, tokens: int, ended: bool, cut_context: bool) -> Continuation:  # noqa: FBT001
     """The answer to a prompt: the text before its first stop, within the cap in bytes."""
     places = [(place, stop) for stop in prompt.stops if stop and (place := text.find(stop)) >= 0]
     if places:
         place, stop = min(places, key=lambda found: (found[0], -len(found[1])))
         text = text[:place]
         if byte_length(text) <= prompt.maximum_bytes:
-            return Continuation(text, tokens, truncated=False, stop=stop, cut_prompt=cut_prompt)
+            return Continuation(text, tokens, truncated=False, stop=stop, cut_context=cut_context)
     cut = cut_bytes(text, prompt.maximum_bytes)
     truncated = not ended or len(cut) < len(text)
-    return Continuation(cut.rstrip("\ufffd") if truncated else cut, tokens, truncated, cut_prompt=cut_prompt)
+    return Continuation(
+        cut.rstrip("\ufffd") if truncated else cut, tokens, truncated, cut_context=cut_context
+    )

@@ -4,35 +4,21 @@ Only `POST /completions` is used. Log-likelihoods of a prompt come in one of two
 (OpenAI's, which vLLM serves too) or `prompt_logprobs` (vLLM's own). The server cuts texts into tokens, and
 puts its beginning-of-sequence token before them if its tokenizer does so; without one a text's first token
 can't be scored and is not counted. A prompt that does not fit the server's window is that item's error.
-
-A request that fails for a passing reason (no connection, no answer in time, 408, 429, 5xx) is sent again
-after a pause; one that goes on failing, or that the server refuses, leaves its item without an answer. An
-address that is wrong as a whole (no such path, no right to it) raises InputError at once.
+How requests fail, and when they are sent again: `tsugiki.evaluation.serving`.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from tsugiki.errors import InputError
 from tsugiki.evaluation.backend import Choices, Continuation, Likelihood, Prompt
 from tsugiki.evaluation.engines.local import finish_text
+from tsugiki.evaluation.serving import Address, Client, RefusedError, nonsense
 
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP states that may be gone the next time (RFC 9110, section 15; RFC 6585, section 4)."""
-_WRONG_ADDRESS = frozenset({301, 302, 307, 308, 401, 403, 404, 405})
-_LONGEST_PAUSE_S = 60.0
-_ANSWER_BYTES = 256 * 2**20
 _SEEDS = 2**31
 """Seeds are sent modulo this: servers take them as 32- or 64-bit integers."""
 
@@ -46,7 +32,8 @@ class Server:
 
     model: as the server names it. likelihoods: the form in which it gives those of a prompt. concurrency:
     requests under way at a time. maximum_tokens: a bound on what one request writes, beside the caps of the
-    prompts. pause_s: before a request is sent again; doubled each time.
+    prompts. pause_s: before a request is sent again; doubled each time. Raises InputError for what is no
+    address.
     """
 
     address: str
@@ -58,34 +45,14 @@ class Server:
     retries: int = 4
     pause_s: float = 1.0
     maximum_tokens: int = 2048
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.address)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InputError(
-                f"{self.address} is no address of a server",
-                hint="write one such as http://localhost:8000/v1",
-            )
+        self.endpoint()
 
-
-class _RefusedError(Exception):
-    """The server has no answer to this one request; the message says why."""
-
-
-class _PassingError(Exception):
-    """The request may be answered the next time; `wait_s` is what the server asks for."""
-
-    def __init__(self, message: str, wait_s: float | None = None) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A key must not follow a redirect to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def endpoint(self) -> Address:
+        """The address with its patience."""
+        return Address(self.address, self.key, self.timeout_s, self.retries + 1, self.pause_s)
 
 
 @dataclass(frozen=True)
@@ -95,12 +62,12 @@ class _Read:
     tokens: tuple[str, ...]
     logs: tuple[float | None, ...]
 
-    def scored(self, first: int, truncated: bool = False) -> Likelihood:  # noqa: FBT001, FBT002
+    def scored(self, first: int) -> Likelihood:
         """-ln p of the tokens from `first` on; the very first of a text may lack one."""
         logs = [log for place, log in enumerate(self.logs) if place >= first and (place or log is not None)]
         if any(log is None or not math.isfinite(log) for log in logs):
             return _failed("the server gave no log-probability for some tokens")
-        return Likelihood(-math.fsum(log for log in logs if log is not None), len(logs), truncated)
+        return Likelihood(-math.fsum(log for log in logs if log is not None), len(logs))
 
 
 class RemoteBackend:
@@ -108,7 +75,7 @@ class RemoteBackend:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._open = urllib.request.build_opener(_NoRedirect).open
+        self._client = Client(server.endpoint(), server.concurrency)
 
     def text_likelihoods(self, texts: Sequence[str]) -> list[Likelihood]:
         """See `Backend`; there are no windows: a text longer than the server's is an error."""
@@ -160,7 +127,7 @@ class RemoteBackend:
             if self._server.likelihoods == "echo":
                 return _from_echo(said, text)
             return _from_prompt_logprobs(said)
-        except _RefusedError as error:
+        except RefusedError as error:
             return _failed(str(error))
 
     def _write(self, prompt: Prompt) -> Continuation:
@@ -181,62 +148,18 @@ class RemoteBackend:
             choice = said["choices"][0]
             text, ended = _text(choice["text"]), choice.get("finish_reason") == "stop"
             tokens = int((said.get("usage") or {}).get("completion_tokens") or 0)
-        except _RefusedError as error:
+        except RefusedError as error:
             return Continuation("", 0, truncated=False, error=str(error))
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            return Continuation("", 0, truncated=False, error=_nonsense(error))
-        answer = finish_text(prompt, text, tokens, ended, cut_prompt=False)
+            return Continuation("", 0, truncated=False, error=nonsense(error))
+        answer = finish_text(prompt, text, tokens, ended, cut_context=False)
         stop = choice.get("stop_reason")
         if answer.stop is None and not answer.truncated and isinstance(stop, str) and stop in prompt.stops:
             return Continuation(answer.text, tokens, truncated=False, stop=stop)
         return answer
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The server's answer; sent again as often as `retries` says. Raises _RefusedError, InputError."""
-        pause_s = self._server.pause_s
-        for left in range(self._server.retries, -1, -1):
-            try:
-                return self._send({"model": self._server.model, **body})
-            except _PassingError as error:
-                if not left:
-                    raise _RefusedError(f"{error}, {self._server.retries + 1} times") from error
-                time.sleep(min(_LONGEST_PAUSE_S, error.wait_s or pause_s))
-                pause_s *= 2
-        raise AssertionError  # the loop returns or raises
-
-    def _send(self, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        if self._server.key:
-            headers["Authorization"] = f"Bearer {self._server.key}"
-        url = f"{self._server.address.rstrip('/')}/completions"
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (http(s) only)
-        try:
-            with self._open(request, timeout=self._server.timeout_s) as response:
-                said = json.loads(response.read(_ANSWER_BYTES))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._fault(error) from error
-        except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut off
-            reason = getattr(error, "reason", error)
-            raise _PassingError(f"the server did not answer ({reason})") from error
-        except ValueError as error:
-            raise _PassingError(f"the server's answer is not JSON ({error})") from error
-        if not isinstance(said, dict):
-            raise _RefusedError(_nonsense(TypeError(f"a {type(said).__name__}")))
-        return said
-
-    def _fault(self, error: urllib.error.HTTPError) -> Exception:
-        said = error.read(2000).decode("utf-8", "replace").strip()
-        message = f"the server says {error.code}: {said or error.reason}"
-        if error.code in _WRONG_ADDRESS:
-            return InputError(
-                f"{self._server.address}: {message}",
-                hint="check the address (it ends with /v1), the model's name and the key",
-            )
-        if error.code not in _PASSING:
-            return _RefusedError(message)
-        wait = error.headers.get("Retry-After", "")
-        return _PassingError(message, float(wait) if wait.isdigit() else None)
+        return self._client.post("/completions", {"model": self._server.model, **body})
 
 
 def _from_echo(said: dict[str, Any], text: str) -> _Read:
@@ -248,9 +171,9 @@ def _from_echo(said: dict[str, Any], text: str) -> _Read:
         written = (said.get("usage") or {}).get("completion_tokens")
         count = len(tokens) - (written if isinstance(written, int) else 1)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise _RefusedError(_nonsense(error)) from error
+        raise RefusedError(nonsense(error)) from error
     if len(tokens) != len(logs) or count < 1:
-        raise _RefusedError(
+        raise RefusedError(
             f"the server gave {len(tokens)} tokens and {len(logs)} log-probabilities "
             f"for {len(text)} characters"
         )
@@ -265,7 +188,7 @@ def _from_prompt_logprobs(said: dict[str, Any]) -> _Read:
         entries = [next(iter(entry.items())) if entry else ("", None) for entry in given]
         logs = tuple(None if about is None else float(about["logprob"]) for _, about in entries)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _RefusedError(_nonsense(error)) from error
+        raise RefusedError(nonsense(error)) from error
     return _Read(tuple(token for token, _ in entries), logs)
 
 
@@ -273,10 +196,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"text is a {type(value).__name__}")
     return value.encode("utf-8", "replace").decode("utf-8")
-
-
-def _nonsense(error: Exception) -> str:
-    return f"the server's answer is not in OpenAI's form ({type(error).__name__}: {error})"
 
 
 def _failed(message: str) -> Likelihood:

@@ -6,7 +6,7 @@ Shapes: B texts at work, T time, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -29,15 +29,17 @@ _KEYS_OF_BATCH = 16
 class Draft:
     """One text that is being written. Stops and bytes are looked for after each token.
 
-    Pieces' bytes are joined to see whether a look at the text is due; what counts is the decoded text.
+    Pieces' bytes are joined to see whether a look at the text is due; what counts is the decoded text. ends:
+    the tokens by which the model ends a text itself.
     """
 
-    def __init__(self, number: int, job: Writing, tokenizer: TextTokenizer) -> None:
+    def __init__(self, number: int, job: Writing, tokenizer: TextTokenizer, ends: Container[int]) -> None:
         self.number = number
         self.job = job
         self.ids: list[int] = []
         self.generator = torch.Generator().manual_seed(job.seed % 2**63)
         self._tokenizer = tokenizer
+        self._ends = ends
         self._stops = tuple(stop.encode() for stop in job.stops)
         self._overlap = max(map(len, self._stops), default=0)
         self._bytes = bytearray()
@@ -46,7 +48,7 @@ class Draft:
         """Add a token; the answer, if that ends the text."""
         if token == BROKEN:
             return Written(self.ids, ended=False, broken=True)
-        if token == self._tokenizer.eos_id:
+        if token in self._ends:
             return Written(self.ids, ended=True)
         self.ids.append(token)
         if len(self.ids) >= self.job.maximum_tokens or (self._is_due(token, contents) and self._is_over()):
@@ -70,9 +72,12 @@ class Draft:
 class Pen:
     """Writes with one decoder."""
 
-    def __init__(self, decoder: Decoder, tokenizer: TextTokenizer, batch_tokens: int) -> None:
+    def __init__(
+        self, decoder: Decoder, tokenizer: TextTokenizer, batch_tokens: int, ends: Container[int]
+    ) -> None:
         self._decoder = decoder
         self._tokenizer = tokenizer
+        self._ends = ends
         self._batch_tokens = batch_tokens
         self._device = decoder.head_weight_VD.device
         self._contents = contents_of(tokenizer)
@@ -91,7 +96,7 @@ class Pen:
             if waiting and len(drafts) <= limit - max(1, limit // 4):
                 taken = [waiting.popleft() for _ in range(min(limit - len(drafts), len(waiting)))]
                 for batch in self._batches(taken, start):
-                    new = [Draft(number, job, self._tokenizer) for number, job in batch]
+                    new = [Draft(number, job, self._tokenizer, self._ends) for number, job in batch]
                     logits_BV = self._begin(new, start, slots)
                     first = len(drafts)
                     drafts += new

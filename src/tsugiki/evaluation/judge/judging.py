@@ -90,8 +90,6 @@ def judge_all(
     What a request failed on is asked again next time; an answer that could not be read is not: the judge is
     asked at temperature 0. Returns all judgments in the order of the questions, then of the two orders.
     """
-    import urllib3
-
     known = _stored(store, judge.model)
     jobs = []
     for question in questions:
@@ -100,11 +98,11 @@ def judge_all(
             request = hash_of(sent, judge.model)
             if request not in known:
                 jobs.append((question, swapped, sent, request))
-    pool = urllib3.PoolManager(maxsize=workers, block=True)
+    client = judge.client(workers)
     with storage_errors(store):
         store.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(workers) as threads, store.open("a", encoding="utf-8") as file:
-            waiting = {threads.submit(ask, judge, job[2], pool): job for job in jobs}
+            waiting = {threads.submit(ask, judge, job[2], client): job for job in jobs}
             try:
                 for future in as_completed(waiting):
                     question, swapped, _, request = waiting[future]

@@ -44,6 +44,11 @@ class Task(Protocol):
         """How to read the scores; None where answers are shown and not scored."""
         ...
 
+    @property
+    def written_bytes(self) -> int:
+        """What the model writes for an item, in UTF-8 bytes, at most; 0 where nothing is written."""
+        ...
+
     def rows(self, backend: Backend, items: Sequence[Item]) -> list[Row]:
         """Ask the model and write one row an item (or one a sample), in the items' order."""
         ...
@@ -76,6 +81,7 @@ def base_row(item: Item) -> Row:
         "bytes": None,
         "characters": None,
         "truncated": None,
+        "cut_context": None,
         "empty": None,
         "other_scores": None,
         "sums": None,

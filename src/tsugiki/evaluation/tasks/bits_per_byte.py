@@ -26,6 +26,7 @@ class BitsPerByte:
 
     name: str = NAME
     measure: Measure | None = MEASURE
+    written_bytes: int = 0
 
     def items(self, pages: Sequence[Page]) -> list[Item]:
         """One item a page, under the page's own id."""
@@ -48,7 +49,7 @@ class BitsPerByte:
                     "tokens": answer.tokens,
                     "bytes": size_bytes,
                     "characters": len(item.choices[0]),
-                    "truncated": answer.truncated,
+                    "cut_context": answer.cut_context,
                     "empty": answer.tokens == 0,
                     # Japanese has three bytes where English has one: bits per character say how much.
                     "other_scores": {"bits_per_character": answer.nll_nats / (log(2) * len(item.choices[0]))},

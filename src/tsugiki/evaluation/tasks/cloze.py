@@ -52,6 +52,7 @@ class Cloze:
     seed: int
     rules: Mapping[str, SentenceRules]
     name: str = NAME
+    written_bytes: int = 0
 
     @property
     def measure(self) -> Measure | None:
@@ -161,7 +162,7 @@ class Cloze:
                     "tokens": options[answer].tokens,
                     "bytes": sizes_bytes[answer],
                     "characters": len(item.choices[answer]),
-                    "truncated": any(option.truncated for option in options),
+                    "cut_context": any(option.cut_context for option in options),
                     "empty": any(option.tokens == 0 for option in options),
                 }
             )

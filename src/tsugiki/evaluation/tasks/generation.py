@@ -30,6 +30,11 @@ class Generation:
     name: str = NAME
     measure: Measure | None = None
 
+    @property
+    def written_bytes(self) -> int:
+        """See `Task`."""
+        return self.maximum_bytes
+
     def items(self, pages: Sequence[Page]) -> list[Item]:
         """The page's beginning as prompt and its true continuation as the one choice (for the eye only).
 
@@ -83,6 +88,7 @@ class Generation:
                     "bytes": byte_length(answer.text),
                     "characters": len(answer.text),
                     "truncated": answer.truncated,
+                    "cut_context": answer.cut_context,
                     "empty": not answer.text.strip(),
                 }
             )
