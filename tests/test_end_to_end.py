@@ -130,6 +130,7 @@ def test_every_item_is_scored_by_every_model(undisturbed):
     assert items["base"] == items["adapted"] == items["control"]
 
 
+@pytest.mark.slow
 def test_run_killed_at_ten_random_moments_ends_with_the_same_bytes(recipe, undisturbed, tmp_path):
     draw = random.Random(20261121)
     seconds = sum(

@@ -149,6 +149,22 @@ def test_write_greedy_equals_one_sequence_at_a_time(decoder, tokenizer):
         assert found.ended == (len(expected) < job.maximum_tokens)
 
 
+def test_write_samples_of_several_items_are_written_side_by_side(decoder, tokenizer, monkeypatch):
+    """Three items with four samples each: their prompts are computed once, and all twelve texts step together."""
+    generator = np.random.default_rng(6)
+    prompts = [generator.integers(2, 360, 30) for _ in range(3)]
+    jobs = [Writing(p, 20, 10**6, seed, Sampling(0.9)) for p in prompts for seed in range(4)]
+    alone = [DecoderModel(decoder, tokenizer, batch_tokens=4096).write([job])[0] for job in jobs]
+    shapes = []
+    embed = Decoder.embed
+    monkeypatch.setattr(
+        Decoder, "embed", lambda self, ids: shapes.append(tuple(ids.shape)) or embed(self, ids)
+    )
+    assert DecoderModel(decoder, tokenizer, batch_tokens=4096).write(jobs) == alone
+    assert [shape for shape in shapes if shape[1] > 1] == [(1, 29)] * 3
+    assert max(shape[0] for shape in shapes) == 12
+
+
 def test_write_ends_at_any_of_several_end_tokens(decoder, tokenizer):
     jobs = writings(maximum_tokens=40)
     whole = DecoderModel(decoder, tokenizer, batch_tokens=64).write(jobs)

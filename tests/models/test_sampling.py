@@ -9,7 +9,7 @@ from tsugiki.models.sampling import _draw_from_head, _draw_sorted, draw
 
 
 def logits_of(kind: str) -> torch.Tensor:
-    """(60, 2000): peaked, flat, of few distinct values (as bfloat16 gives them), with tokens that can't be."""
+    """(60, 2000): peaked, flat, of few distinct values (as bfloat16 has), with tokens that can't be."""
     values = torch.randn(60, 2000, generator=torch.Generator().manual_seed(1))
     if kind == "peaked":
         return values * 6

@@ -17,7 +17,6 @@ from tsugiki.report.figures.heatmap import Matrix, heat_map
 from tsugiki.report.figures.svg import NARROW, WIDE, Canvas
 from tsugiki.report.study import study_page
 from tsugiki.study.analysis import Asked, study_factors
-from tsugiki.study.laws import Law
 from tsugiki.study.table import ScoreTable
 
 HOSTILE = "<script>alert('x')</script>\u202e&\""
@@ -93,43 +92,11 @@ def test_study_predict_tries_models_that_were_not_fitted(capsys) -> None:
     assert "tried on" in said
 
 
-def runs_file(tmp_path, noise=0.002):
-    target = Law(
-        "dcpt",
-        {
-            "E": 1.2,
-            "A": 300.0,
-            "alpha": 0.33,
-            "B": 900.0,
-            "beta": 0.3,
-            "eta": 0.0,
-            "C": 0.3,
-            "gamma": 0.6,
-            "epsilon": 0.05,
-        },
-        (),
-        0,
-        0,
-        0,
-    )
-    other = Law(
-        "dcpt",
-        {
-            "E": 1.5,
-            "A": 200.0,
-            "alpha": 0.33,
-            "B": 500.0,
-            "beta": 0.3,
-            "eta": 0.0,
-            "C": 0.05,
-            "gamma": 0.8,
-            "epsilon": 0.08,
-        },
-        (),
-        0,
-        0,
-        0,
-    )
+@pytest.fixture(scope="module")
+def runs_file(tmp_path_factory, mixture_laws):
+    """Losses of 48 runs in two languages by the planted laws, with noise of 0.2 %."""
+    target, other = mixture_laws
+    noise = 0.002
     rng = np.random.default_rng(0)
     lines = ["N_billion,D_B,ratio,bpb_ja,bpb_en"]
     for n in (0.5, 1.0, 3.0):
@@ -140,15 +107,14 @@ def runs_file(tmp_path, noise=0.002):
                     for law, s in ((target, r), (other, 1 - r))
                 )
                 lines.append(f"{n},{d},{r},{ja},{en}")
-    path = tmp_path / "runs.csv"
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
-def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path) -> None:
-    path = runs_file(tmp_path)
+def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path, runs_file) -> None:
     found = json.loads(
-        run(capsys, "study", "law", path, "--loss", "bpb_ja", "--starts", "2", "--draws", "5", "--json")
+        run(capsys, "study", "law", runs_file, "--loss", "bpb_ja", "--starts", "2", "--draws", "5", "--json")
     )
     assert found["n"] == 48
     assert found["law"]["parameters"]["alpha"]["value"] == pytest.approx(0.33, abs=0.12)
@@ -158,7 +124,7 @@ def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path) -> None
         capsys,
         "study",
         "law",
-        path,
+        runs_file,
         "--loss",
         "bpb_ja",
         "--form",
@@ -172,11 +138,11 @@ def test_study_law_says_parameters_and_held_out_errors(capsys, tmp_path) -> None
     assert "compute cutoff: R²" in said
 
 
-def test_study_mixture_chooses_a_share_within_the_budget(capsys, tmp_path) -> None:
+def test_study_mixture_chooses_a_share_within_the_budget(capsys, tmp_path, runs_file) -> None:
     words = [
         "study",
         "mixture",
-        runs_file(tmp_path),
+        runs_file,
         "--target",
         "bpb_ja",
         "--other",

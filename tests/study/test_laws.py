@@ -148,23 +148,9 @@ def test_fit_law_refuses_too_little() -> None:
         fit_law("dcpt", runs, starts=0)
 
 
-OTHER = {
-    "E": 1.5,
-    "A": 200.0,
-    "alpha": 0.33,
-    "B": 500.0,
-    "beta": 0.3,
-    "eta": 0.0,
-    "C": 0.05,
-    "gamma": 0.8,
-    "epsilon": 0.08,
-}
-TARGET = {**DCPT, "eta": 0.0, "C": 0.3}
-
-
-def test_best_share_is_where_the_budget_is_used_up() -> None:
+def test_best_share_is_where_the_budget_is_used_up(mixture_laws) -> None:
     """Both losses fall with their own share: the best is the last one that the other language can afford."""
-    target, other = (Law("dcpt", one, (), 0, 0, 0) for one in (TARGET, OTHER))
+    target, other = mixture_laws
     budget = float(other.loss(7e9, 1e11, 1 - 0.637))
     found = best_share(target, other, 7e9, 1e11, budget, (0.1, 0.9))
     assert found.share == pytest.approx(0.637, abs=1e-6)
@@ -178,9 +164,10 @@ def test_best_share_is_where_the_budget_is_used_up() -> None:
         best_share(target, other, 7e9, 1e11, 0.5, (0.1, 0.9))
 
 
-def test_choose_mixture_of_noisy_runs_covers_the_true_share() -> None:
-    _, seen = planted(parameters=TARGET, noise=0.002, seed=3)
-    other, unseen = planted(parameters=OTHER, noise=0.002, seed=4, share=1 - R)
+def test_choose_mixture_of_noisy_runs_covers_the_true_share(mixture_laws) -> None:
+    of_target, of_other = (law.parameters for law in mixture_laws)
+    _, seen = planted(parameters=of_target, noise=0.002, seed=3)
+    other, unseen = planted(parameters=of_other, noise=0.002, seed=4, share=1 - R)
     budget = float(other.loss(7e9, 1e11, 1 - 0.6))
     laws = fit_law("dcpt", seen, starts=2), fit_law("dcpt", unseen, starts=2)
     draws = tuple(

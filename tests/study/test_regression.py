@@ -13,7 +13,6 @@ from tsugiki.study.regression import (
     WEBB,
     clustered_covariance,
     least_squares,
-    t_quantile,
     wald_p,
     wild_p,
     wild_weights,
@@ -126,8 +125,3 @@ def test_least_squares_refuses_predictors_that_say_the_same() -> None:
         least_squares(("constant", "a", "b"), x, y, clusters)
     with pytest.raises(DataError, match="3 models for 3 coefficients"):
         least_squares(("constant", "a", "b"), x[:3], y[:3], clusters[:3])
-
-
-def test_t_quantile_is_that_of_the_tables() -> None:
-    assert t_quantile(4) == pytest.approx(2.776, abs=5e-4)
-    assert t_quantile(1e6) == pytest.approx(1.96, abs=5e-4)

@@ -161,7 +161,7 @@ def test_recipe_paths_are_found_beside_the_recipe_and_above(tmp_path, write, mon
 @pytest.mark.parametrize(
     "text",
     [
-        "a: " + "[" * 3000 + "]" * 3000,
+        "a: " + "[" * 600 + "]" * 600,
         "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
         + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)),
     ],

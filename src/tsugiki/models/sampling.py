@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 _HEAD = 64
 """Most likely tokens that are looked at first. Sorting all of 6,144 takes ten times as long as finding these,
 and they decide nearly every draw of a trained model."""

@@ -7,7 +7,7 @@ running it alone costs a pass of one row, which uses a processor worse than a ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,6 +37,10 @@ class Branch:
     example: int
     rows: tuple[int, ...]
     children: tuple[Branch, ...]
+
+    def leads_to(self, wanted: Callable[[Branch], bool]) -> bool:
+        """Whether this branch, or one below it, is wanted."""
+        return wanted(self) or any(child.leads_to(wanted) for child in self.children)
 
 
 def plan_branches(sequences: Sequence[Ids], minimum_saving: int = MINIMUM_SAVING) -> Branch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tsugiki.evaluation.engines.local import LocalBackend, Reading
 from tsugiki.evaluation.engines.packing import Packed, Row, batches, make_rows, pack, visible
 from tsugiki.evaluation.engines.prefix import Pass, Prefix
 from tsugiki.evaluation.engines.tokens import Ids, Scored, Writing, Written
-from tsugiki.evaluation.engines.writing import Pen
+from tsugiki.evaluation.engines.writing import Job, Pen
 from tsugiki.models.decoder import Decoder
 from tsugiki.models.tokenizer import TextTokenizer
 
@@ -98,23 +98,48 @@ class DecoderModel:
         answers: list[Written | None] = [None] * len(asked)
         prompts = [job.prompt_T[:-1] for job in asked]
         pen = Pen(self._decoder, self._tokenizer, self._batch_tokens, self._ends)
-        for branch, prefix in self._walk(plan_branches(prompts), prompts, None, ""):
-            for number, written in pen.write([(row, asked[row]) for row in branch.rows], prefix):
+        tree, at_once = plan_branches(prompts), pen.limit(asked, 0)
+
+        def many(branch: Branch) -> bool:
+            return len(branch.rows) >= at_once
+
+        def few(branch: Branch) -> bool:
+            return 0 < len(branch.rows) < at_once
+
+        for branch, prefix in self._walk(tree, prompts, None, "", many):
+            rows = pen.limit([asked[row] for row in branch.rows], branch.length)
+            for number, written in pen.write(_jobs(asked, branch, None), rows, prefix):
                 answers[number] = written
+        # Branches of a few texts (an item's samples) are written side by side: the fewer, the slower.
+        branches = self._walk(tree, prompts, None, "", few)
+        jobs = (job for branch, prefix in branches for job in _jobs(asked, branch, prefix))
+        for number, written in pen.write(jobs, at_once, None):
+            answers[number] = written
         return [answer for answer in answers if answer is not None]
 
     def _walk(
-        self, branch: Branch, sequences: Sequence[Ids], parent: Prefix | None, key: str
+        self,
+        branch: Branch,
+        sequences: Sequence[Ids],
+        parent: Prefix | None,
+        key: str,
+        wanted: Callable[[Branch], bool] = lambda branch: bool(branch.rows),
     ) -> Iterator[tuple[Branch, Prefix | None]]:
-        """Every branch with its prefix, parents first; a prefix is held while its children are at work."""
+        """Every branch that is wanted with its prefix, parents first.
+
+        A prefix is held while its children are at work; one that leads to none that is wanted is not made.
+        """
+        if not branch.leads_to(wanted):
+            return
         prefix = parent
         if branch.length > branch.start:
             ids_T = sequences[branch.example][branch.start : branch.length]
             key = hashlib.sha256(key.encode() + ids_T.tobytes()).hexdigest()
             prefix = self._prefix(key, ids_T, parent)
-        yield branch, prefix
+        if wanted(branch):
+            yield branch, prefix
         for child in branch.children:
-            yield from self._walk(child, sequences, prefix, key)
+            yield from self._walk(child, sequences, prefix, key, wanted)
 
     def _prefix(self, key: str, ids_T: Ids, parent: Prefix | None) -> Prefix:
         """Keys and values of the parent's tokens and `ids_T`.
@@ -182,3 +207,9 @@ class DecoderModel:
             lift = logits_UV.gather(1, first[:, None])[:, 0][at] - other
             nll_N[numbers] = (first_nll_U[at].double() + lift.double()).cpu().numpy()
         return nll_N
+
+
+def _jobs(asked: Sequence[Writing], branch: Branch, prefix: Prefix | None) -> Iterator[Job]:
+    """The texts of a branch, the longest prompts first, so that those of a batch are about as long."""
+    for row in sorted(branch.rows, key=lambda row: (-len(asked[row].prompt_T), row)):
+        yield Job(row, asked[row], prefix)

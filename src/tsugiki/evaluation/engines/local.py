@@ -131,6 +131,24 @@ class LocalBackend:
             for prompt, answer, cut in zip(prompts, written, cuts, strict=True)
         ]
 
+    @property
+    def measuring(self) -> LocalBackend:
+        """What tells a model's tokens (`benchmarks.fitting.Measuring`)."""
+        return self
+
+    @property
+    def window(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._context_length
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, special ones aside."""
+        return len(self._tokenizer.encode_batch([text])[0])
+
+    def beginning(self, text: str, tokens: int) -> str:
+        """The text of a text's first tokens."""
+        return self._tokenizer.decode(self._tokenizer.encode_batch([text])[0][:tokens])
+
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
         """The texts as the model's own tokens, for what was published in tokens."""
         names = self._tokenizer.pieces

@@ -151,6 +151,15 @@ class Pass(KeyValueCache):
             q_BNTH.dtype
         )
 
+    def whole(self) -> list[tuple[Tensor, Tensor]]:
+        """The kept keys and values of each layer, every row's with those of the prefix before them."""
+        if self.prefix is None:
+            return self.kept
+        return [
+            (_joined(k_1KPH, k_BKTH), _joined(v_1KPH, v_BKTH))
+            for (k_1KPH, v_1KPH), (k_BKTH, v_BKTH) in zip(self.prefix.layers, self.kept, strict=True)
+        ]
+
     def extended(self) -> Prefix:
         """The prefix with the kept tokens of the pass's one row behind it."""
         if self.prefix is None:
@@ -160,3 +169,7 @@ class Pass(KeyValueCache):
             for (k, v), (new_k, new_v) in zip(self.prefix.layers, self.kept, strict=True)
         )
         return Prefix(self._end, layers)
+
+
+def _joined(before_1KPH: Tensor, own_BKTH: Tensor) -> Tensor:
+    return torch.cat((before_1KPH.expand(len(own_BKTH), -1, -1, -1), own_BKTH), dim=2)

@@ -5,8 +5,9 @@ Shapes: B texts at work, T time, V vocabulary.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -69,6 +70,15 @@ class Draft:
         return byte_length(text) >= self.job.maximum_bytes or any(stop in text for stop in self.job.stops)
 
 
+@dataclass(frozen=True)
+class Job:
+    """A text to write and its number. prefix: the first tokens of its prompt, where they are computed."""
+
+    number: int
+    writing: Writing
+    prefix: Prefix | None
+
+
 class Pen:
     """Writes with one decoder."""
 
@@ -83,52 +93,65 @@ class Pen:
         self._contents = contents_of(tokenizer)
 
     def write(
-        self, jobs: Sequence[tuple[int, Writing]], prefix: Prefix | None
+        self, jobs: Iterable[Job], at_once: int, shared: Prefix | None
     ) -> Iterator[tuple[int, Written]]:
-        """Every job's number and answer, as they end. `prefix` holds the first tokens of all prompts."""
-        start = prefix.length if prefix else 0
-        waiting = deque(sorted(jobs, key=lambda job: (-len(job[1].prompt_T), job[0])))
-        limit = self._limit([job for _, job in jobs], start)
-        slots = Slots(self._decoder.config.layers, prefix, limit)
+        """Every job's number and answer, as they end; at most `at_once` texts side by side.
+
+        shared: the first tokens of all prompts; without it each job may have a prefix of its own.
+        """
+        waiting = iter(jobs)
+        slots = Slots(self._decoder.config.layers, shared, at_once)
         drafts: list[Draft] = []
-        while waiting or drafts:
+        more = True
+        while more or drafts:
             # Some at a time: prompts are computed better together than one by one.
-            if waiting and len(drafts) <= limit - max(1, limit // 4):
-                taken = [waiting.popleft() for _ in range(min(limit - len(drafts), len(waiting)))]
-                for batch in self._batches(taken, start):
-                    new = [Draft(number, job, self._tokenizer, self._ends) for number, job in batch]
-                    logits_BV = self._begin(new, start, slots)
+            if more and len(drafts) <= at_once - max(1, at_once // 4):
+                taken = list(islice(waiting, at_once - len(drafts)))
+                more = len(taken) == at_once - len(drafts)
+                for batch in self._batches(taken, shared):
+                    new = [Draft(job.number, job.writing, self._tokenizer, self._ends) for job in batch]
+                    logits_BV = self._begin(new, shared or batch[0].prefix, slots)
                     first = len(drafts)
                     drafts += new
                     yield from self._take(drafts, first, logits_BV, slots)
             else:
                 yield from self._take(drafts, 0, self._step(drafts, slots), slots)
 
-    def _limit(self, jobs: Sequence[Writing], start: int) -> int:
-        """Texts at once: as many as their keys fit for when all are as long as they may become."""
-        longest = max((len(job.prompt_T) - start + job.maximum_tokens for job in jobs), default=1)
-        return max(1, min(_MAXIMUM_ROWS, len(jobs), _KEYS_OF_BATCH * self._batch_tokens // longest))
+    def limit(self, asked: Sequence[Writing], start: int) -> int:
+        """Texts at once: as many as their keys fit for when all are as long as they may become.
 
-    def _batches(
-        self, jobs: Sequence[tuple[int, Writing]], start: int
-    ) -> Iterator[Sequence[tuple[int, Writing]]]:
-        while jobs:
-            rows = max(1, self._batch_tokens // (len(jobs[0][1].prompt_T) - start))
-            yield jobs[:rows]
-            jobs = jobs[rows:]
+        start: tokens of all prompts whose keys are there once.
+        """
+        longest = max((len(job.prompt_T) - start + job.maximum_tokens for job in asked), default=1)
+        return max(1, min(_MAXIMUM_ROWS, len(asked), _KEYS_OF_BATCH * self._batch_tokens // longest))
 
-    def _begin(self, drafts: Sequence[Draft], start: int, slots: Slots) -> Tensor:
+    def _batches(self, jobs: Sequence[Job], shared: Prefix | None) -> Iterator[Sequence[Job]]:
+        """Jobs whose prompts are computed together: behind the same prefix."""
+        for _, group in groupby(jobs, key=lambda job: id(job.prefix)):
+            left = list(group)
+            while left:
+                prefix = shared or left[0].prefix
+                tokens = len(left[0].writing.prompt_T) - (prefix.length if prefix else 0)
+                rows = max(1, self._batch_tokens // tokens)
+                yield left[:rows]
+                left = left[rows:]
+
+    def _begin(self, drafts: Sequence[Draft], prefix: Prefix | None, slots: Slots) -> Tensor:
         """Compute the prompts behind the prefix; logits (B, V) of the first tokens."""
+        start = prefix.length if prefix else 0
         tails = [draft.job.prompt_T[start:] for draft in drafts]
         lengths_B = torch.tensor([len(tail) for tail in tails])
         ids_BT = np.zeros((len(tails), int(lengths_B.max())), dtype=np.int64)
         for row, tail in enumerate(tails):
             ids_BT[row, : len(tail)] = tail
         positions_1T = torch.arange(start, start + ids_BT.shape[1], device=self._device)[None]
-        run = Pass(self._decoder.config.layers, positions_1T, slots.prefix, keep=True)
+        run = Pass(self._decoder.config.layers, positions_1T, prefix, keep=True)
         on_device_BT = torch.from_numpy(ids_BT).to(self._device)
         x_BTD = self._decoder.blocks(self._decoder.embed(on_device_BT), positions_1T, cache=run)
-        slots.add(lengths_B, run.kept)
+        if prefix is None or slots.prefix is not None:
+            slots.add(lengths_B, run.kept)
+        else:
+            slots.add(lengths_B + start, run.whole())
         return self._logits(x_BTD[torch.arange(len(tails)), lengths_B - 1])
 
     def _step(self, drafts: Sequence[Draft], slots: Slots) -> Tensor:
