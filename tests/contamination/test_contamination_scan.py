@@ -11,14 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tsugiki.artifacts.scores import SCHEMA, write_scores
 from tsugiki.cli import app
 from tsugiki.contamination.documents import Damage, iterate_texts
 from tsugiki.contamination.effect import effects
-from tsugiki.contamination.page import page, summary
+from tsugiki.contamination.page import caveats, page, summary
 from tsugiki.contamination.scan import build_indexes, locate, scan
 from tsugiki.contamination.wanted import Wanted, wanted_items
+from tsugiki.contamination.whole import letters_of
 from tsugiki.corpus.contamination import simplify
 from tsugiki.errors import InputError
 from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
@@ -92,13 +95,70 @@ def test_answer_of_one_letter_proves_nothing():
     assert found(QUESTION + "3", [item]) == [("1", False)]
 
 
-def test_items_too_short_are_counted_and_never_found():
-    short = Wanted("quiz", "ja", "3", "山は？", "富士山")
-    result = scan(build_indexes([JA, short]), [("d", "山は？富士山")])
-    assert result.too_short == {"quiz#3"}
+SHORT = Wanted("quiz", "ja", "3", "山は？", "富士山")
+SHORT_EN = Wanted("quiz", "en", "4", "Who are you?", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("text", "weak"),
+    [
+        ("山は？富士山", [("3", True)]),
+        ("問:「山 は」", [("3", False)]),
+        ("山は", [("3", False)]),
+        ("富士山は？", []),  # letters before it
+        ("山は高い", []),  # letters behind it
+        ("ヤマは?", []),
+        ("- WHO are\nyou? -", [("4", False)]),
+        ("Who are you, Nobody?", [("4", True)]),
+        ("Guess who areyou", [("4", False)]),
+        ("Who are yours?", []),
+        ("Anywho are you", []),
+        ("", []),
+    ],
+)
+def test_short_question_is_found_as_a_whole_between_boundaries(text, weak):
+    result = scan(build_indexes([JA, EN, SHORT, SHORT_EN]), [("d", text)])
+    assert [(hit.item.id, hit.with_answer) for hit in result.weak] == weak
     assert result.hits == ()
+    assert (result.short, result.unsearched) == ({"quiz#3", "quiz#4"}, frozenset())
+
+
+def test_short_questions_alone_are_searched_and_one_letter_is_not():
+    one = Wanted("quiz", "ja", "5", "山？", "")
+    result = scan(build_indexes([SHORT, one]), [("d", FILLER + "山は？" + FILLER + "山？")])
+    assert [hit.item.id for hit in result.weak] == ["3"]
+    assert "山は？" in result.weak[0].excerpt
+    assert result.unsearched == {"quiz#5"}
+    report = summary(result, Damage(), [])
+    assert report["tasks"][0] | {"short": 1, "short_found": 1, "not_searched": 1} == report["tasks"][0]
+    said = caveats(report["tasks"])
+    assert said[0].startswith("1 of 2 items have too few letters")
+    assert "weak evidence" in said[0]
+    assert "1 of 2 items have fewer than two letters" in said[1]
+    assert all(line in page(report) for line in said)
     with pytest.raises(InputError, match="none of 1 items"):
-        build_indexes([short])
+        build_indexes([one])
+
+
+def test_weak_evidence_counts_as_untouched_and_is_printed_apart(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("朝に昇るものは？ 太陽", encoding="utf-8")
+    words = ["contamination", str(tmp_path), "--tasks", "jcommonsenseqa", "--data", "sample"]
+    app([*words, "--json"], result_action="return_value")
+    report = json.loads(capsys.readouterr().out)
+    assert (report["tasks"][0]["question"], report["tasks"][0]["short_found"]) == (0, 1)
+    assert [hit["with_answer"] for hit in report["weak_hits"]] == [True]
+    app(words, result_action="return_value")
+    printed = capsys.readouterr().out
+    assert "(short, found whole: weak, with its answer)" in printed
+    assert "so they count as untouched" in printed
+
+
+@given(st.text("ab 。ﾊﾟか\u3099İΣé\u0301", max_size=40))
+def test_letters_are_those_of_simplify_with_a_boundary_at_both_ends(text):
+    letters = letters_of(text)
+    assert letters.symbols.tolist() == simplify(text).tolist()
+    assert letters.boundary[0]
+    assert letters.boundary[-1]
 
 
 def test_scan_finds_every_planted_item_and_nothing_in_clean_text():

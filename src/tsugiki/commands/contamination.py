@@ -76,16 +76,21 @@ def contamination(
 
 
 def _print(found: Found, tasks: list[dict[str, object]], effect: list[Effect], limit: int) -> None:
+    from tsugiki.contamination.page import COUNTS, caveats
+
     print(f"{found.documents:,} documents, {found.letters:,} characters")
-    names = ("items", "too_short", "question", "question_and_answer", "documents")
-    head = ("task", "items", "too short", "question found", "with its answer", "in documents")
-    rows = [(str(task["task"]), *(f"{task[name]:,}" for name in names)) for task in tasks]
-    for line in columns([head, *rows], right=(1, 2, 3, 4, 5)):
+    head = ("task", *COUNTS.values())
+    rows = [(str(task["task"]), *(f"{task[name]:,}" for name in COUNTS)) for task in tasks]
+    for line in columns([head, *rows], right=range(1, len(head))):
         print(line)
-    for hit in found.hits[:limit]:
-        answer = "with its answer" if hit.with_answer else "question only"
-        print(f"\n{hit.item.key} in {one_line(hit.document)} ({hit.share:.0%}, {answer})")
-        print(f"  | {one_line(hit.excerpt)}")
+    for sentence in caveats(tasks):
+        print(sentence)
+    for hits, kind in ((found.hits, ""), (found.weak, "short, found whole: weak, ")):
+        for hit in hits[:limit]:
+            answer = "with its answer" if hit.with_answer else "question only"
+            share = "" if kind else f"{hit.share:.0%}, "
+            print(f"\n{hit.item.key} in {one_line(hit.document)} ({kind}{share}{answer})")
+            print(f"  | {one_line(hit.excerpt)}")
     if effect:
         print()
         table = [("task", "model", "touched", "all", "untouched", "delta", "95 % interval")]

@@ -15,6 +15,34 @@ EVIDENCE = 200
 """Hits that are shown in the HTML file; the JSON has all of them."""
 
 
+COUNTS = {
+    "items": "items",
+    "question": "question found",
+    "question_and_answer": "with its answer",
+    "documents": "in documents",
+    "short": "short questions",
+    "short_found": "found whole (weak)",
+    "not_searched": "not searched",
+}
+"""Numbers of a task with their headings."""
+
+
+def caveats(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """What the counts do not say by themselves, in sentences; none where nothing is to be said."""
+    items, short, found, unsearched = (
+        sum(int(task[name]) for task in tasks) for name in ("items", "short", "short_found", "not_searched")
+    )
+    said = []
+    if short:
+        said.append(
+            f"{short:,} of {items:,} items have too few letters for n-grams: they were looked for as a whole "
+            f"sentence, and {found:,} were found. That is weak evidence, so they count as untouched."
+        )
+    if unsearched:
+        said.append(f"{unsearched:,} of {items:,} items have fewer than two letters and were not looked for.")
+    return said
+
+
 def summary(found: Found, damage: Damage, effects: Sequence[Effect]) -> dict[str, Any]:
     """Everything as JSON data: counts by task, all hits, the effect on scores."""
     tasks = list(dict.fromkeys(item.task for item in found.items))
@@ -25,20 +53,23 @@ def summary(found: Found, damage: Damage, effects: Sequence[Effect]) -> dict[str
         "damage": damage.places,
         "tasks": [_counts(task, found) for task in tasks],
         "hits": [_fact(hit) for hit in found.hits],
+        "weak_hits": [_fact(hit) for hit in found.weak],
         "effects": [vars(effect) for effect in effects],
     }
 
 
 def _counts(task: str, found: Found) -> dict[str, Any]:
     items = [item for item in found.items if item.task == task]
-    hits = [hit for hit in found.hits if hit.item.task == task]
+    hits, weak = ([hit for hit in some if hit.item.task == task] for some in (found.hits, found.weak))
     return {
         "task": task,
         "items": len(items),
-        "too_short": sum(item.key in found.too_short for item in items),
         "question": len({hit.item.id for hit in hits}),
         "question_and_answer": len({hit.item.id for hit in hits if hit.with_answer}),
         "documents": len({hit.document for hit in hits}),
+        "short": sum(item.key in found.short for item in items),
+        "short_found": len({hit.item.id for hit in weak}),
+        "not_searched": sum(item.key in found.unsearched for item in items),
     }
 
 
@@ -60,22 +91,24 @@ def page(data: dict[str, Any]) -> str:
     counts = [
         [
             task["task"],
-            *(
-                f"{task[name]:,}"
-                for name in ("items", "too_short", "question", "question_and_answer", "documents")
-            ),
+            *(f"{task[name]:,}" for name in COUNTS),
         ]
         for task in data["tasks"]
     ]
-    head = ["task", "items", "too short to look for", "question found", "with its answer", "documents"]
+    head = ["task", *COUNTS.values()]
     read = f"{data['documents']:,} documents of {data['characters']:,} characters"
     parts = [f"<p>{read}, {data['damaged_lines']:,} damaged lines.</p>", _table(head, counts)]
+    parts += [f"<p><b>{_text(line)}</b></p>" for line in caveats(data["tasks"])]
     if data["effects"]:
         parts += ["<h2>Scores with and without these items</h2>", _effect_table(data["effects"])]
     shown = data["hits"][:EVIDENCE]
     if shown:
         parts.append(f"<h2>Evidence ({len(shown)} of {len(data['hits'])} hits)</h2>")
         parts += [_evidence(hit) for hit in shown]
+    weak = data["weak_hits"][:EVIDENCE]
+    if weak:
+        parts.append(f"<h2>Weak evidence: short questions ({len(weak)} of {len(data['weak_hits'])})</h2>")
+        parts += [_evidence(hit) for hit in weak]
     body = "\n".join(parts)
     return _FRAME.replace("{body}", body)
 

@@ -288,10 +288,11 @@ def _simplify_plainly(text: str) -> str:
     """The definition of `simplify`, on strings."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     lower = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    return "".join(letter for letter in lower if _is_compared(letter))
+    return "".join(letter for letter in lower if is_compared(letter))
 
 
-def _is_compared(letter: str) -> bool:
+def is_compared(letter: str) -> bool:
+    """Whether a character counts: a letter, a mark or a digit."""
     return unicodedata.category(letter)[0] in _KEPT and ord(letter) not in _SELECTORS
 
 

@@ -72,13 +72,14 @@ _HINT = "look at the model's server or its weights; the same command asks again 
 
 
 class _CheckedWithPieces(Checked):
-    """Of a backend that tells a text's tokens (`local.LocalBackend.pieces`)."""
+    """Of a backend that tells a text's tokens (`local.LocalBackend.pieces`, `measuring`)."""
 
     def __init__(
         self, backend: Backend, model: str, pieces: Callable[[Sequence[str]], list[list[str]]]
     ) -> None:
         super().__init__(backend, model)
         self.pieces = pieces
+        self.measuring = getattr(backend, "measuring", None)
 
 
 def checked(backend: Backend, model: str) -> Checked:

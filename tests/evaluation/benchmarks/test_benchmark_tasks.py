@@ -128,7 +128,7 @@ def test_prompt_ends_as_the_harness_wrote_it(name, ending):
 
 
 def test_prompt_of_xlsum_begins_with_its_description_and_is_cut_by_sentences():
-    items = questions("xlsum-ja")
+    items = questions("xlsum-ja", "corrected")
     assert items[0].prompt.startswith("与えられたニュース記事を要約してください。\n\nニュース記事:")
     question = items[2].prompt.rsplit("ニュース記事:", 1)[1]
     assert question.endswith("新しい劇を披露した。\n要約:")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from tsugiki.artifacts.processes import usable_cores
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.evaluation.backend import Backend, Choices, Continuation, Likelihood, Prompt, Sampling
+from tsugiki.evaluation.benchmarks.fitting import fitted
 from tsugiki.evaluation.benchmarks.questions import Question
 from tsugiki.evaluation.benchmarks.schema import CORRECTED_SCORE, PUBLISHED_SCORE, Settings, TaskSpec, Variant
 from tsugiki.evaluation.benchmarks.scoring import PIECES, SEPARATOR, item_scores, metric_of
@@ -96,11 +97,12 @@ class Benchmark:
         """score: of the generated text, by the task's metric; the published one beside it."""
         samples = self.settings.generation.samples if self.settings.generation else 1
         asked = [(question, sample) for question in questions for sample in range(samples)]
-        answers = backend.continuations(self._prompts(backend, asked))
+        prompts = self._prompts(backend, asked)
+        answers = backend.continuations(prompts)
         beside = self._beside(backend, questions)
         scored = self._scored(backend, asked, answers)
         rows = []
-        for (question, sample), answer, scores in zip(asked, answers, scored, strict=True):
+        for (question, sample), prompt, answer, scores in zip(asked, prompts, answers, scored, strict=True):
             others = {**scores, **beside.get(question.id, {})}
             row = base_row(question) | {
                 "output": answer.text,
@@ -110,7 +112,7 @@ class Benchmark:
                 "bytes": byte_length(answer.text),
                 "characters": len(answer.text),
                 "truncated": answer.truncated,
-                "cut_context": answer.cut_context,
+                "cut_context": answer.cut_context or prompt.text != question.prompt,
                 "empty": not answer.text.strip(),
                 "other_scores": others or None,
                 "sample": sample if samples > 1 else None,
@@ -133,7 +135,7 @@ class Benchmark:
             caps = [how.maximum_tokens] * len(asked)
         return [
             Prompt(
-                question.prompt,
+                self._fitted(backend, question, cap),
                 how.maximum_bytes if cap is None else max(how.maximum_bytes, TOKEN_BYTES * cap),
                 stable_integer(self.seed, question.id, sample),
                 sampling,
@@ -142,6 +144,13 @@ class Benchmark:
             )
             for (question, sample), cap in zip(asked, caps, strict=True)
         ]
+
+    def _fitted(self, backend: Backend, question: Question, cap: int | None) -> str:
+        """The prompt, shortened for the model where the published run did so and the backend can tell."""
+        measuring = getattr(backend, "measuring", None)
+        if self.settings.fit is None or measuring is None:
+            return question.prompt
+        return fitted(self.settings.fit, question, cap or 0, measuring)
 
     def _scored(
         self, backend: Backend, asked: Sequence[tuple[Question, int]], answers: Sequence[Continuation]

@@ -40,6 +40,25 @@ def prompt_of(settings: Settings, record: Mapping[str, Any], shots: Sequence[Map
     return render(settings.preamble, record) + settings.separator.join([*examples, question])
 
 
+def sections_of(
+    settings: Settings, record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[str, str], ...]:
+    """The prompt of `prompt_of` in parts: the preamble, each worked example, the question.
+
+    Each part is (what `fit` may shorten, what it may not).
+    """
+    assert settings.fit is not None  # noqa: S101 (asked for nothing else)
+    head, before, _ = settings.query.partition(settings.fit.before) if settings.fit.before else ("", "", "")
+    parts = [("", render(settings.preamble, record))]
+    for shot in shots:
+        whole = example(settings, shot) + settings.separator
+        start = len(render(head, shortened(settings.cut, shot))) if before else 0
+        parts.append((whole[:start], whole[start:]))
+    whole = render(settings.query, shortened(settings.cut, record))
+    start = len(render(head, shortened(settings.cut, record))) if before else 0
+    return (*parts, (whole[:start], whole[start:]))
+
+
 def example(settings: Settings, shot: Mapping[str, Any]) -> str:
     """One worked example: the question, the delimiter and its answer."""
     shot = shortened(settings.cut, shot)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tsugiki.errors import InputError
-from tsugiki.evaluation.benchmarks.prompts import prompt_of, render
+from tsugiki.evaluation.benchmarks.prompts import prompt_of, render, sections_of
 from tsugiki.evaluation.benchmarks.schema import Settings, TaskSpec
 from tsugiki.evaluation.benchmarks.shots import Record, jmmlu_parts, shots_for
 from tsugiki.evaluation.benchmarks.sources import load_records
@@ -21,12 +21,14 @@ class Question(Item):
 
     references: all golds, none where the right answer is that there is none. contexts: one for each option,
     where all options have one text behind them (`choices` holds that text once). program: the tests behind
-    the answer and the function that they call.
+    the answer and the function that they call. sections: the prompt in parts, where it may be shortened for a
+    model (prompts.sections_of).
     """
 
     references: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
     program: tuple[str, str] = ("", "")
+    sections: tuple[tuple[str, str], ...] = ()
 
     @property
     def prompt_hash(self) -> str:
@@ -118,7 +120,10 @@ def _question(
         follows = settings.delimiter + render(settings.target, record)
         shown = contexts[label or 0]
         return Question(*origin, shown, (follows,), answer=label, references=golds, contexts=contexts)
-    return Question(*origin, prompt, options, answer=label, references=golds, program=program)
+    sections = () if settings.fit is None else sections_of(settings, record, shots)
+    return Question(
+        *origin, prompt, options, answer=label, references=golds, program=program, sections=sections
+    )
 
 
 def _golds(settings: Settings, record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -129,6 +129,18 @@ class Cut(_Strict):
     maximum_bytes: int = Field(gt=0)
 
 
+class Fit(_Strict):
+    """How a prompt was made to fit into each model's own window (fitting.py).
+
+    by: leave examples out, or cut the sentences of every long text. before: where in `query` the part begins
+    that is never cut.
+    """
+
+    by: Literal["examples", "sentences"]
+    before: str = ""
+    sentence_end: str = ""
+
+
 class Settings(_Strict):
     """How questions are put and scored.
 
@@ -138,7 +150,8 @@ class Settings(_Strict):
     target, or the template `example`. options: the texts that are compared: a template with {choice} for each
     of the record's `choices`, or plain labels. label: the field that holds the right option's number.
     references: the field that holds gold answers. likelihood: a text whose probability after the prompt is
-    reported (SQuAD2's "unanswerable").
+    reported (SQuAD2's "unanswerable"). fit: what is done about prompts that a model's window can't hold; by
+    default their left is cut off.
     """
 
     answer: Literal["generate", "choose", "contexts", "code"]
@@ -155,6 +168,7 @@ class Settings(_Strict):
     likelihood: str | None = None
     generation: Generation | None = None
     cut: Cut | None = None
+    fit: Fit | None = None
     extracts: dict[str, Extract] = Field(default_factory=dict)
     scores: dict[str, Score] = Field(default_factory=dict)
     corpus: str | None = Field(default=None, description="A corpus metric whose sums the rows hold.")
@@ -170,6 +184,9 @@ class Settings(_Strict):
             raise ValueError(message)
         if self.answer == "generate" and (self.references is None or CORRECTED_SCORE not in self.scores):
             message = "answer: generate needs `references` and a score called `score`"
+            raise ValueError(message)
+        if self.fit is not None and (self.fit.before and self.query.count(self.fit.before) != 1):
+            message = f'`fit` cuts before "{self.fit.before}", which has to stand once in `query`'
             raise ValueError(message)
         for name, score in self.scores.items():
             if score.extract is not None and score.extract not in self.extracts:
