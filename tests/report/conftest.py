@@ -220,7 +220,7 @@ def corpus_details() -> Row:
              "rules": [{"name": "kanji_share", "sign": ">=", "threshold": 0.9, "rejected": 0, "alone": 0}]},
         ],
         "host_filter": {
-            "rules": [{"name": "ng_share", "threshold": 0.005}], "hosts": 31, "blocked_hosts": 1,
+            "rules": [{"name": "host:ng_share>0.005", "threshold": 0.005}], "hosts": 31, "blocked_hosts": 1,
             "documents": 27,
             "blocked": [{"host": "blocked.example", "documents": 27, "reasons": ["host:ng_share>0.005"],
                          "ng_documents": 9, "dating_documents": 0, "appeal": [appeal]}],

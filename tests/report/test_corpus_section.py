@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tsugiki.corpus.features import feature_types
+from tsugiki.languages import load_pack, pack_codes
 from tsugiki.report import render
 from tsugiki.report.sections.corpus_duplicates import detection_probability
 from tsugiki.report.sections.corpus_features import meaning
@@ -11,7 +13,7 @@ from tsugiki.report.sections.corpus_features import meaning
 DETAILS = ("histograms", "host_filter", "decoding", "extraction", "cleaning", "contamination", "prefilter")
 SHOWN = {
     "histograms": ["What the rules look at", "<\u00a00.2: 170 rejected, 12 alone", "rules reject no page"],
-    "host_filter": ["1 of 31 sites were blocked, with 27 pages", "ng_share > 0.5", "blocked.example",
+    "host_filter": ["1 of 31 sites were blocked, with 27 pages", "with NG expressions > 0.5", "blocked.example",
                     "9 (33.33", "会員登録", "季節の便り"],
     "decoding": ["What told the encoding", "http header", "In no known encoding"],
     "extraction": ["Main text taken out by", "trafilatura", "Nested too deep"],
@@ -96,6 +98,14 @@ def test_features_are_explained_and_unknown_ones_are_not():
     assert meaning("sentence_duplicates") == "share of sentences that repeat another"
     assert meaning("language_share") == "share of characters of the language's own script"
     assert meaning("something_else") == ""
+
+
+def test_meaning_is_known_of_every_feature_that_a_rule_may_read():
+    features = {name for code in pack_codes() for name in feature_types(load_pack(code))}
+    assert not [name for name in sorted(features) if not meaning(name)]
+    assert (
+        meaning("short_line_share") == "share of lines of 30 characters or fewer"
+    )  # not "that is short line"
 
 
 def test_pages_alone_are_no_cluster_and_the_largest_size_is_open(new_run, parse):

@@ -143,6 +143,11 @@ def test_bars_are_as_long_as_their_values(width):
     assert lengths[2] == 0
 
 
+@pytest.mark.parametrize("name", ["2", "3", "2 to 3", "9", "1 or more", "lyx.ja.example"])
+def test_bars_whose_labels_have_room_do_not_cut_them(name):
+    assert f">{name}<" in bar_chart(canvas(420), [BarRow(name, (Bar(76, "pale", "76"),))], "pages")
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_intervals_stay_inside_and_show_the_reference(width):
     marks = (Mark("m0", 2.0, 1.5, 2.5, "2.000"), Mark("m1", 1.0, None, None, "1.000"))

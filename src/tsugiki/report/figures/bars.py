@@ -53,7 +53,8 @@ def bar_chart(
     """Bars from zero. With `overlay`, the later bars of a row are parts of the first and lie inside it."""
     stacked = canvas.stacked
     longest = max((text_width(row.label) for row in rows), default=0.0)
-    left = 2.0 if stacked else min(longest + 14, canvas.width * 0.34)
+    named = min(longest, canvas.width * 0.34 - 14)  # fitting to left - 14 would cut a label by a rounding
+    left = 2.0 if stacked else named + 14
     right = max((text_width(bar.text) for row in rows for bar in row.bars), default=0.0) + 14
     top_value = max((bar.value for row in rows for bar in row.bars), default=0.0) or 1.0
     scale = Scale(0.0, top_value, left, max(canvas.width - right, left + 40))
@@ -66,7 +67,7 @@ def bar_chart(
             y += 17
         height = thickness if overlay else thickness * len(row.bars)
         if not stacked:
-            parts.append(label(fit(row.label, left - 14), left - 12, y + height / 2 + 4.5, anchor="end"))
+            parts.append(label(fit(row.label, named), left - 12, y + height / 2 + 4.5, anchor="end"))
         parts += _draw_row(row, scale, y, thickness, overlay=overlay)
         y += height + _GAP
     ticks = nice_ticks(0.0, top_value, max(2, int((scale.stop - scale.start) // 80)))

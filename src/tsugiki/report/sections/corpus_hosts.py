@@ -86,8 +86,13 @@ def _more(known: float | None, listed: int) -> int:
 
 
 def _rule(row: Row) -> str:
+    """A rule in words; its name in the manifest is the reason on a document, `host:ng_share>0.005`."""
     name, threshold = clip(facts.text(row, "name"), _NAME), facts.number(row, "threshold")
-    return name if threshold is None else f"{name} > {percent(threshold)}"
+    if threshold is None:
+        return name
+    measure = name.partition(">")[0].removeprefix("host:")
+    words = {f"{key}_share": title for key, title in _MEASURES}
+    return f"{words.get(measure, measure)} > {percent(threshold)}"
 
 
 def _known(rows: list[Row]) -> frozenset[str]:
