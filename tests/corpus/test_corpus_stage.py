@@ -376,7 +376,7 @@ stage.run(config, Inputs({"crawl/*.warc.gz": tuple(map(Path, files))}), open_wor
 """
 
 
-@pytest.mark.parametrize("calls", [2, 4, 6])
+@pytest.mark.parametrize("calls", [2, 4, pytest.param(6, marks=pytest.mark.slow)])
 def test_run_killed_and_started_again_ends_with_the_same_bytes(tmp_path, crawl, config, calls):
     expected = execute(config, crawl, tmp_path / "whole")
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(calls), *map(str, crawl)]

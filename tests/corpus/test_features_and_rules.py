@@ -192,6 +192,8 @@ PIECES = st.sampled_from(
             "x-y ",
             "[1]",
             "[]",
+            "[edit]",
+            "[citation needed]",
             "]",
             '"',
             "”",
@@ -254,6 +256,82 @@ def test_features_for_c4_judge_lines_without_dropping_them():
     assert found["c4_line_share"] == pytest.approx(3 / 8)
     assert found["c4_sentences"] == 2 + 1 + 1
     assert (found["javascript_lines"], found["policy_lines"], found["curly_brackets"]) == (1, 1, 1)
+
+
+def plain_c4(text, is_open=False):
+    """The sentences of the lines that C4 keeps, after c4_utils.py of tensorflow/datasets; marks part them."""
+    policy = (
+        "terms of use",
+        "privacy policy",
+        "cookie policy",
+        "uses cookies",
+        "use of cookies",
+        "use cookies",
+    )
+    sentences = 0
+    for raw in text.split("\n"):
+        line = raw.strip()
+        if any(len(word) > 1000 for word in line.split()):
+            continue
+        line = re.sub(r"\[\d*\]|\[edit\]|\[citation needed\]", "", line)
+        if not is_open and (not line.endswith((".", "?", "!", '"', "'", "”")) or line.endswith(("...", "…"))):
+            continue
+        if len(line.split()) < 3 or any(phrase in raw.lower() for phrase in ("javascript", *policy)):
+            continue
+        sentences += len(re.split(r"(?<=[.!?])[\"'”]*\s+", line.strip()))
+    return sentences
+
+
+C4_PIECES = [
+    "It is so.",
+    " [edit]",
+    "[12]",
+    "[]",
+    "[citation needed]",
+    "[citation]",
+    "[ edit]",
+    " ",
+    "\n",
+    "one two",
+]
+C4_PIECES += [
+    " three",
+    '"',
+    "!",
+    "...",
+    "javascript",
+    "Privacy Policy",
+    "x" * 1001,
+    "[",
+    "]",
+    "edit",
+    "a b c",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces=st.lists(st.sampled_from(C4_PIECES), max_size=30))
+def test_features_for_c4_equal_its_published_code(pieces):
+    text = "".join(pieces)
+    found = compute_features(text, EN)
+    assert (found["c4_sentences"], found["c4_open_sentences"]) == (
+        plain_c4(text),
+        plain_c4(text, is_open=True),
+    )
+
+
+def test_features_for_c4_take_every_citation_out_of_a_line():
+    text = "Rome fell[3] in 476.[citation needed]\nHistory of Rome.[edit]\nSee[1] [2] it.[12][]"
+    assert compute_features(text, EN)["c4_sentences"] == 1 + 1  # "See it." has two words
+    assert compute_features("It was so.[citation", EN)["c4_sentences"] == 0
+
+
+def test_rules_of_fineweb_ask_for_five_sentences_with_or_without_marks_as_its_c4_step_does():
+    four, five = ("\n".join(["No mark ends this"] * count) for count in (4, 5))
+    rules = [rule for rule in rules_of(EN, rule_set="fineweb") if rule.feature == "c4_open_sentences"]
+    assert failing(compute_features(four, EN), rules) == ["c4_open_sentences<5"]
+    assert failing(compute_features(five, EN), rules) == []
+    assert compute_features(five, EN)["c4_sentences"] == 0
 
 
 def test_features_for_fineweb_follow_its_definitions():

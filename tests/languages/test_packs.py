@@ -175,24 +175,108 @@ def test_pack_lists_hold_entries_and_say_licence_and_source(code):
         assert "LDNOOBW" in head
 
 
-PUBLISHED = {  # huggingface/fineweb-2 at d0defb2: lines, marks, word length, letters, breaks; 2- and 10-grams
-    "de": (0.263, 0.0, (0, 15), 0.774, 0.152, 0.169, 0.098),
-    "fi": (0.293, 0.114, (3, 14), 0.755, 0.161, 0.253, 0.101),
-    "hi": (0.206, 0.091, (2, 21), 0.837, 0.316, 0.208, 0.09),
-    "ko": (0.374, 0.062, (1, 6), 0.791, 0.196, 0.282, 0.127),
-    "vi": (0.293, 0.333, (2, 11), 0.803, 0.103, 0.223, 0.111),
+# huggingface/fineweb-2 at d0defb2, configs/: repeated lines, closed lines, words with letters, line breaks,
+# lengths of words, and n-grams: the most frequent one of n = 2 to 4, the repeated ones of n = 5 to 10.
+PUBLISHED = {
+    "de": (0.263, 0, 0.774, 0.152, (0, 15), (0.169, 0.153, 0.137, 0.141, 0.134, 0.126, 0.117, 0.108, 0.098)),
+    "fi": (
+        0.293,
+        0.114,
+        0.755,
+        0.161,
+        (3, 14),
+        (0.253, 0.202, 0.179, 0.153, 0.143, 0.133, 0.122, 0.112, 0.101),
+    ),
+    "hi": (
+        0.206,
+        0.091,
+        0.837,
+        0.316,
+        (2, 21),
+        (0.208, 0.198, 0.161, 0.135, 0.125, 0.116, 0.108, 0.099, 0.09),
+    ),
+    "ja": (0.328, 0.096, 0.759, 0.13, (1, 6), (0.239, 0.196, 0.172, 0.243, 0.225, 0.207, 0.19, 0.175, 0.159)),
+    "ko": (
+        0.374,
+        0.062,
+        0.791,
+        0.196,
+        (1, 6),
+        (0.282, 0.228, 0.185, 0.201, 0.184, 0.168, 0.154, 0.14, 0.127),
+    ),
+    "vi": (
+        0.293,
+        0.333,
+        0.803,
+        0.103,
+        (3, 11),
+        (0.223, 0.197, 0.171, 0.178, 0.163, 0.15, 0.136, 0.124, 0.111),
+    ),
+    "zh": (
+        0.287,
+        0.106,
+        0.735,
+        0.178,
+        (1, 5),
+        (0.256, 0.201, 0.171, 0.198, 0.182, 0.167, 0.154, 0.14, 0.127),
+    ),
 }
+NO_WORDS = {
+    "symbol_share",
+    "words",
+    "stop_words",
+    "alphabetic_word_share",
+    "line_breaks_per_word",
+    "word_length_mean",
+}
+NO_WORDS |= {f"top_word_{n}gram" for n in range(2, 5)} | {f"repeated_word_{n}grams" for n in range(5, 11)}
 
 
 @pytest.mark.parametrize("code", PUBLISHED)
-def test_pack_rules_of_languages_with_spaces_are_fineweb2s(code):
-    rules = load_pack(code).rules
-    lines, marks, length, letters, breaks, twos, tens = PUBLISHED[code]
-    assert rules["line_duplicates"].max == lines
-    assert rules["terminated_line_share"].min == marks
-    assert (rules["word_length_mean"].min, rules["word_length_mean"].max) == length
-    assert rules["alphabetic_word_share"].min == letters
-    assert rules["line_breaks_per_word"].max == breaks
-    assert rules["top_word_2gram"].max == twos
-    assert rules["repeated_word_10grams"].max == tens
-    assert rules["repeated_line_letters"].max == 0.1
+def test_pack_has_the_thresholds_of_fineweb2(code):
+    pack = load_pack(code)
+    lines, closed, letters, breaks, (shortest, longest), grams = PUBLISHED[code]
+    names = [f"top_word_{n}gram" for n in range(2, 5)] + [f"repeated_word_{n}grams" for n in range(5, 11)]
+    expected = {
+        "line_duplicates": (None, lines),
+        "terminated_line_share": (closed, None),
+        "alphabetic_word_share": (letters, None),
+        "line_breaks_per_word": (None, breaks),
+        "word_length_mean": (2 if code == "vi" else shortest, longest),  # vi: syllables here, words there
+        **{name: (None, value) for name, value in zip(names, grams, strict=True)},
+        # fineweb-2-pipeline.py and the defaults of datatrove's Gopher filter
+        "repeated_line_letters": (None, 0.1),
+        "words": (50, 100_000),
+        "symbol_share": (None, 0.1),
+        "bullet_line_share": (None, 0.9),
+        "ellipsis_line_share": (None, 0.3),
+        "stop_words": (2, None),
+    }
+    rules = pack.rule_sets["fineweb2"] if pack.script.spaceless else pack.rules
+    if pack.script.spaceless:
+        assert set(rules) == set(expected) - NO_WORDS
+    elif code == "ko":
+        del expected["stop_words"]  # suffixes, which never stand alone
+    found = {name: (rule.min, rule.max) for name, rule in rules.items()}
+    assert {name: found[name] for name in expected if name in found} == {
+        name: bounds for name, bounds in expected.items() if name in found
+    }
+    assert pack.script.spaceless or set(expected) <= set(found)
+
+
+@pytest.mark.parametrize("code", [code for code in pack_codes() if not load_pack(code).script.spaceless])
+def test_packs_of_languages_with_spaces_have_the_rules_of_gopher_and_c4_as_sets(code):
+    pack = load_pack(code)
+    gopher, c4 = pack.rule_sets["gopher"], pack.rule_sets["c4"]
+    # Gopher's table A1, but for paragraphs
+    assert (gopher["line_duplicates"].max, gopher["line_duplicate_letters"].max) == (0.30, 0.20)
+    assert [gopher[f"top_word_{n}gram"].max for n in range(2, 5)] == [0.20, 0.18, 0.16]
+    repeated = [gopher[f"repeated_word_{n}grams"].max for n in range(5, 11)]
+    assert repeated == [0.15, 0.14, 0.13, 0.12, 0.11, 0.10]
+    assert (gopher["words"].min, gopher["words"].max, gopher["alphabetic_word_share"].min) == (
+        50,
+        100_000,
+        0.8,
+    )
+    assert (c4["c4_sentences"].min, c4["placeholder_texts"].max, c4["curly_brackets"].max) == (5, 0, 0)
+    assert ("ng_expressions" in c4) == ("ng" in pack.lists)

@@ -62,6 +62,18 @@ def test_summary_says_what_was_done():
     assert "slice of 1/4" in _summary({**FACTS, "granularity": 4})
 
 
+def test_a_shared_expert_is_named_and_its_proof_holds_or_fails():
+    shared = {"made_as": "copy", "slices": 1, "width": 160}
+    assert "a shared expert of the whole feed-forward" in _summary({**FACTS, "shared_expert": shared})
+    some = {**FACTS, "granularity": 4, "shared_expert": {**shared, "made_as": "slices", "slices": 2}}
+    assert "a shared expert of 2 of 4 slices" in _summary(some)
+    assert "shared" not in _summary({**FACTS, "shared_expert": None})
+    what = "Neurons of the shared expert that are to the bit the dense model's"
+    assert what not in held()
+    assert held(measured={"shared_intact": 1.0})[what] is True
+    assert held(measured={"shared_intact": 0.99})[what] is False
+
+
 def test_page_of_a_run_with_experts_has_the_section(tmp_path):
     write_text(tmp_path / "recipe.yaml", "recipe: r\n")
     stages = {"sparse": {"kind": "upcycle", "inputs": []}}

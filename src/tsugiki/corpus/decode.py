@@ -2,10 +2,12 @@
 
 Evidence in order: byte order mark; ISO-2022 escapes; strict UTF-8 (legacy text almost never is valid UTF-8 by
 chance, so it beats a declaration that says otherwise); what HTTP header and `<meta>` declare; the legacy
-encodings of the language pack. Candidates of the last two kinds are scored by how plausible their characters
-are, so a wrong declaration loses; a candidate may leave a few bytes undecoded, at a price. An encoding of two
-bytes a character that nobody declared must also give characters that are frequent in the language: in those,
-any text of a neighbour reads as rare ideographs.
+encodings of the language pack and of all packs that come with Tsugiki. Candidates of the last two kinds are
+scored by how plausible their characters are, so a wrong declaration loses; a candidate may leave a few bytes
+undecoded, at a price. A text is judged by the pack at hand and by those whose encoding it is: Japanese in
+EUC-JP reads as passable Chinese in Big5 until it is also read as Japanese. An encoding of two bytes a
+character that nobody declared must also give characters that are frequent in the language: in those, any text
+of a neighbour reads as rare ideographs.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from tsugiki.languages import CodePoints, LanguagePack
+from tsugiki.languages import CodePoints, LanguagePack, load_pack, pack_codes
 
 UTF_8 = "utf_8"
 MAX_REPLACED_SHARE = 0.01
 """A page with more undecodable characters than this share of its non-ASCII ones is given up."""
 
 _HEAD_BYTES = 1 << 14  # HTML asks for the first 1,024 bytes; real pages put scripts before it
-_SCORED_CHARACTERS = 1 << 15
+_SCORED_CHARACTERS = 1 << 18  # euro signs of a price list at the end tell ISO-8859-15 from cp1252
 _META = re.compile(rb"<meta[^>]{0,400}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
 _BOMS = ((b"\xef\xbb\xbf", UTF_8), (b"\xff\xfe", "utf_16_le"), (b"\xfe\xff", "utf_16_be"))
@@ -172,9 +174,10 @@ _NAMES = {
 
 def _best_scored(body: bytes, declared: Sequence[str], pack: LanguagePack) -> Decoded | None:
     """Decode by every candidate, the damaged way where it must be, and take the most plausible text."""
-    candidates = dict.fromkeys([*declared, UTF_8, *pack.decoding.legacy_encodings, "cp1252"])
+    own = [*declared, UTF_8, *pack.decoding.legacy_encodings, _LATIN_1]
+    owners = _owners()
     best: tuple[float, str, str, int] | None = None
-    for codec in candidates:
+    for codec in dict.fromkeys([*own, *owners]):
         text = _strict(body, codec)
         replaced = 0
         if text is None:
@@ -182,11 +185,9 @@ def _best_scored(body: bytes, declared: Sequence[str], pack: LanguagePack) -> De
             replaced = text.count(_REPLACEMENT) if text else 0
         if text is None:
             continue
-        meant = codec in declared or (codec == _LATIN_9 and _LATIN_1 in declared)
-        score = plausibility(text, pack) + (_bonus(codec) if meant else 0.0)
-        score -= _DAMAGE if replaced else 0.0
-        if codec not in declared and _is_wide(codec) and _lacks_frequent(text, pack):
-            continue
+        judges = [pack] if codec in own else []
+        judges += [other for other in owners.get(codec, ()) if other.code != pack.code]
+        score = _score(text, codec, judges, declared) - (_DAMAGE if replaced else 0.0)
         if score >= _LEAST_SCORE and (best is None or score > best[0]):
             best = (score, codec, text, replaced)
     if best is None:
@@ -196,6 +197,28 @@ def _best_scored(body: bytes, declared: Sequence[str], pack: LanguagePack) -> De
         text = unicodedata.normalize("NFC", text)
     chosen_by = "least damaged" if replaced else "declared" if codec in declared else "scored"
     return _decoded(text, codec, chosen_by, replaced)
+
+
+@cache
+def _owners() -> dict[str, tuple[LanguagePack, ...]]:
+    """The packs that come with Tsugiki, by each legacy encoding that they name."""
+    packs = [load_pack(code) for code in pack_codes()]
+    codecs_named = dict.fromkeys(codec for pack in packs for codec in pack.decoding.legacy_encodings)
+    return {
+        codec: tuple(pack for pack in packs if codec in pack.decoding.legacy_encodings)
+        for codec in codecs_named
+    }
+
+
+def _score(text: str, codec: str, judges: Sequence[LanguagePack], declared: Sequence[str]) -> float:
+    """How plausible the text is to the pack that finds it most so; below 0 where it is not believed."""
+    foreign = _not_ascii(text)
+    doubted = codec not in declared and _is_wide(codec)
+    scores = [
+        _plausibility(foreign, judge) for judge in judges if not (doubted and _lacks_frequent(foreign, judge))
+    ]
+    meant = codec in declared or (codec == _LATIN_9 and _LATIN_1 in declared)
+    return max(scores, default=_PENALTY) + (_bonus(codec) if meant else 0.0)
 
 
 def _is_wide(codec: str) -> bool:
@@ -233,7 +256,11 @@ def plausibility(text: str, pack: LanguagePack) -> float:
     private-use characters and U+FFFD -2, everything else 0. Half-width kana count nothing where a quarter of
     the characters is frequent: they are the mark of EUC-JP read as Shift_JIS, but that has none of these.
     """
-    foreign = _not_ascii(text)
+    return _plausibility(_not_ascii(text), pack)
+
+
+def _plausibility(foreign: npt.NDArray[np.uint32], pack: LanguagePack) -> float:
+    """The same of the code points that are not ASCII."""
     if not foreign.size:
         return 0.0
     worth = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign]
@@ -242,9 +269,8 @@ def plausibility(text: str, pack: LanguagePack) -> float:
     return float(worth.mean())
 
 
-def _lacks_frequent(text: str, pack: LanguagePack) -> bool:
+def _lacks_frequent(foreign: npt.NDArray[np.uint32], pack: LanguagePack) -> bool:
     """Whether hardly any of the characters (if these are enough to tell) are frequent in the language."""
-    foreign = _not_ascii(text)
     frequent = _credits(pack.decoding.frequent, pack.decoding.plausible)[foreign] >= _CREDIT_FREQUENT
     return bool(foreign.size >= _LEAST_JUDGED and frequent.mean() < _LEAST_FREQUENT)
 

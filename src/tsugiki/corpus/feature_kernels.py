@@ -51,14 +51,19 @@ CLASSES: Final = 256
     RAW_LINE_REPEAT_LETTERS,
     C4_LINES,
     C4_SENTENCES,
-) = range(20)
-TEXT_COUNTS: Final = 20
+    C4_OPEN_SENTENCES,
+) = range(21)
+TEXT_COUNTS: Final = 21
 SHORT_LINE: Final = 30
 """Characters of a short line (FineWeb, arXiv:2406.17557; datatrove's `short_line_length`)."""
 C4_LEAST_WORDS: Final = 3
 C4_LONGEST_WORD: Final = 1000
 """C4 keeps lines of at least 3 words, none longer than 1,000 letters (datatrove's C4QualityFilter)."""
+C4_CITATIONS = ("[edit]", "[citation needed]")
+"""Taken out of a line before C4 looks at it, as are `[]` and numbers such as `[12]` (its CITATION_REGEX)."""
 
+_CITATIONS = np.array([ord(letter) for letter in "".join(C4_CITATIONS)], np.uint32)
+_CITATION_STARTS = np.cumsum([0, *map(len, C4_CITATIONS)])
 _NEWLINE: Final = 10
 _OPEN: Final = 91
 _CLOSE: Final = 93
@@ -203,30 +208,59 @@ def _count_sentences(  # noqa: PLR0917 (numba has no keyword arguments)
 
 
 @_kernel("int64(uint32[::1], uint16[::1], int64, int64)", nogil=True, cache=True)
-def _without_citations(symbols: UInt32s, table: UInt16s, first: int, end: int) -> int:
-    """The end of symbols[first:end] once citations such as `[12]` or `[]` at its end are cut off (C4)."""
-    while end > first and symbols[end - 1] == _CLOSE:
-        i = end - 2
-        while i >= first and table[symbols[i]] & DIGIT:
-            i -= 1
-        if i < first or symbols[i] != _OPEN:
-            break
-        end = i
-    return end
+def _citation_end(symbols: UInt32s, table: UInt16s, first: int, end: int) -> int:
+    """Where a citation that begins with the bracket at `first` ends; `first` where there is none."""
+    i = first + 1
+    while i < end and table[symbols[i]] & DIGIT:
+        i += 1
+    if i < end and symbols[i] == _CLOSE:
+        return i + 1
+    for k in range(_CITATION_STARTS.size - 1):
+        size = _CITATION_STARTS[k + 1] - _CITATION_STARTS[k]
+        i = 0
+        while i < size and first + i < end and symbols[first + i] == _CITATIONS[_CITATION_STARTS[k] + i]:
+            i += 1
+        if i == size:
+            return first + size
+    return first
 
 
-@_kernel("UniTuple(int64, 3)(uint32[::1], uint16[::1], int64, int64)", nogil=True, cache=True)
-def _line_words(symbols: UInt32s, table: UInt16s, first: int, end: int) -> tuple[int, int, int]:
-    """The words of a line, the letters of the longest one, and the ends of sentences.
+@_kernel("uint32[::1](uint32[::1], uint16[::1], int64, int64)", nogil=True, cache=True)
+def _without_citations(symbols: UInt32s, table: UInt16s, first: int, end: int) -> UInt32s:
+    """symbols[first:end] without citations (C4); copied only where it has a bracket."""
+    i = first
+    while i < end and symbols[i] != _OPEN:
+        i += 1
+    if i == end:
+        return symbols[first:end]
+    out = np.empty(end - first, np.uint32)
+    size = 0
+    i = first
+    while i < end:
+        stop = _citation_end(symbols, table, i, end) if symbols[i] == _OPEN else i
+        if stop > i:
+            i = stop
+            continue
+        out[size] = symbols[i]
+        size += 1
+        i += 1
+    return out[:size]
 
-    A sentence ends where terminators, and closing quotes among them, stand before a space or the line's end.
+
+@_kernel("UniTuple(int64, 2)(uint32[::1], uint16[::1])", nogil=True, cache=True)
+def _line_words(symbols: UInt32s, table: UInt16s) -> tuple[int, int]:
+    """The words of a line, and its sentences.
+
+    A sentence ends where terminators, and closing quotes among them, stand before a space or the line's end;
+    what is left behind the last one is a sentence too.
     """
-    words = longest = length = ends = 0
-    ended = False
-    for i in range(first, end):
+    words = length = sentences = 0
+    ended = is_open = False
+    for i in range(symbols.size):
         entry = table[symbols[i]]
         if entry & SPACE:
-            ends += ended
+            sentences += ended
+            is_open = is_open and not ended
             ended = False
             length = 0
             continue
@@ -234,10 +268,39 @@ def _line_words(symbols: UInt32s, table: UInt16s, first: int, end: int) -> tuple
             ended = True
         elif not entry & QUOTE:
             ended = False
+        is_open = True
         words += length == 0
         length += 1
+    return words, sentences + (1 if is_open else 0)
+
+
+@_kernel("int64(uint32[::1], uint16[::1], int64, int64)", nogil=True, cache=True)
+def _longest_word(symbols: UInt32s, table: UInt16s, first: int, end: int) -> int:
+    """The letters of the longest word in symbols[first:end]."""
+    longest = length = 0
+    for i in range(first, end):
+        length = 0 if table[symbols[i]] & SPACE else length + 1
         longest = max(longest, length)
-    return words, longest, ends + ended
+    return longest
+
+
+@_kernel(
+    "Tuple((int64, boolean))(uint32[::1], uint16[::1], uint32[::1], int64[::1], int64, int64)",
+    nogil=True,
+    cache=True,
+)
+def _c4_line(  # noqa: PLR0917 (as above)
+    symbols: UInt32s, table: UInt16s, ellipses: UInt32s, starts: Int64s, first: int, end: int
+) -> tuple[int, bool]:
+    """The sentences of a line, 0 where its words are too few or too long; whether C4 keeps it as closed."""
+    if _longest_word(symbols, table, first, end) > C4_LONGEST_WORD:
+        return 0, False
+    line = _without_citations(symbols, table, first, end)
+    words, sentences = _line_words(line, table)
+    if words < C4_LEAST_WORDS:
+        return 0, False
+    ended = (table[line[-1]] & (TERMINATOR | QUOTE)) != 0
+    return sentences, ended and not _ends_with(line, 0, line.size, ellipses, starts)
 
 
 @_kernel(
@@ -258,7 +321,7 @@ def _count_lines(  # noqa: PLR0917 (as above)
     raw_hashes = np.empty(breaks + 1, np.uint64)
     lengths = np.empty(breaks + 1, np.int64)
     raw_lengths = np.empty(breaks + 1, np.int64)
-    lines = bullets = broken_off = terminated = short = kept = kept_sentences = block = 0
+    lines = bullets = broken_off = terminated = short = kept = kept_sentences = open_sentences = block = 0
     line_start = 0
     while line_start <= size:
         line_end = line_start
@@ -282,13 +345,11 @@ def _count_lines(  # noqa: PLR0917 (as above)
             broken_off += off
             terminated += (table[symbols[end - 1]] & (TERMINATOR | QUOTE)) != 0
             short += line_end - line_start <= SHORT_LINE
-            stop = _without_citations(symbols, table, first, end)
-            closed = stop > first and (table[symbols[stop - 1]] & (TERMINATOR | QUOTE)) != 0
-            if closed and not hit and not _ends_with(symbols, first, stop, ellipses, starts):
-                words, longest, ends = _line_words(symbols, table, first, stop)
-                if words >= C4_LEAST_WORDS and longest <= C4_LONGEST_WORD:
-                    kept += 1
-                    kept_sentences += max(1, ends)
+            if not hit:
+                sentences, is_closed = _c4_line(symbols, table, ellipses, starts, first, end)
+                open_sentences += sentences
+                kept += is_closed
+                kept_sentences += sentences * is_closed
         line_start = line_end + 1
     out[LINES] = lines
     out[LINE_BREAKS] = breaks
@@ -300,6 +361,7 @@ def _count_lines(  # noqa: PLR0917 (as above)
     _, out[RAW_LINE_REPEAT_LETTERS] = _repeats(raw_hashes, raw_lengths, lines)
     out[C4_LINES] = kept
     out[C4_SENTENCES] = kept_sentences
+    out[C4_OPEN_SENTENCES] = open_sentences
 
 
 @_kernel(

@@ -7,8 +7,10 @@ languages with spaces, follow Gopher (arXiv:2112.11446, appendix A), C4 (arXiv:1
 `feature_types` is the columns of the documents files; `corpus/oracle.py` defines each in plain Python.
 
 Departures from datatrove: words are never segmented by a model; only words with a letter or digit in them
-count for lengths; blank lines do not count; C4's lines are judged, not dropped. Gopher's rules on paragraphs
-are left out because extraction drops blank lines.
+count for lengths; blank lines do not count. C4's lines are judged, not dropped; what it says of a page (lorem
+ipsum, curly brackets) is asked of the whole page, as in its paper, and sentences end at marks before white
+space, where it has a model of abbreviations. `c4_open_sentences` leaves out the rule on marks at the ends of
+lines, as FineWeb does. Gopher's rules on paragraphs are left out because extraction drops blank lines.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ _WORD_INTEGERS = (
     "curly_brackets",
     "javascript_lines",
     "c4_sentences",
+    "c4_open_sentences",
 )
 _WORD_FLOATS = (
     "word_length_mean",
@@ -283,6 +286,7 @@ def _word_features(symbols: npt.NDArray[np.uint32], lines: list[int], compiled: 
         "line_breaks_per_word": _share(lines[fk.LINE_BREAKS], count[wk.WORDS]),
         "c4_line_share": _share(lines[fk.C4_LINES], lines[fk.LINES]),
         "c4_sentences": lines[fk.C4_SENTENCES],
+        "c4_open_sentences": lines[fk.C4_OPEN_SENTENCES],
         **_word_repetition(symbols.size, numbers, lengths),
     }
 

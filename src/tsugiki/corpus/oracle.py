@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tsugiki.corpus.character_tables import BULLETS, CLOSING_QUOTES, WORD_EDGES
-from tsugiki.corpus.feature_kernels import C4_LEAST_WORDS, C4_LONGEST_WORD, SHORT_LINE
+from tsugiki.corpus.feature_kernels import C4_CITATIONS, C4_LEAST_WORDS, C4_LONGEST_WORD, SHORT_LINE
 from tsugiki.corpus.features import Features
 from tsugiki.languages import LanguagePack
 
@@ -194,36 +194,34 @@ def _c4(text: str, pack: LanguagePack) -> Features:
     found = [("".join(map(_small, text[first:end])), text.count("\n", 0, first)) for first, end in spans]
     blocked = {line for phrase, line in found if phrase != phrases[0]}
     lines = text.split("\n")
-    kept = [
-        sentences
-        for number, line in enumerate(lines)
-        if number not in blocked and (sentences := _c4_sentences(line.strip(), pack))
-    ]
+    passed = [_c4_sentences(line.strip(), pack) for number, line in enumerate(lines) if number not in blocked]
+    kept = [sentences for sentences, is_closed in passed if sentences and is_closed]
     features: Features = {
         "placeholder_texts": sum(phrase == phrases[0] for phrase, _ in found),
         "javascript_lines": len({line for phrase, line in found if phrase == phrases[1]}),
         "curly_brackets": text.count("{"),
         "c4_line_share": _share(len(kept), sum(bool(line.strip()) for line in lines)),
         "c4_sentences": sum(kept),
+        "c4_open_sentences": sum(sentences for sentences, _ in passed),
     }
     if "policy" in pack.lists:
         features["policy_lines"] = len({line for phrase, line in found if phrase not in phrases[:2]})
     return features
 
 
-def _c4_sentences(line: str, pack: LanguagePack) -> int:
-    """The sentences of a line that C4 keeps; 0 where C4 drops it."""
-    ends = pack.script.sentence_terminators + CLOSING_QUOTES
-    while match := re.search(r"\[\d*\]$", line):
-        line = line[: match.start()]
+def _c4_sentences(line: str, pack: LanguagePack) -> tuple[int, bool]:
+    """The sentences of a line, 0 where its words are too few or too long, and whether a mark closes it."""
+    if max(map(len, line.split()), default=0) > C4_LONGEST_WORD:
+        return 0, False
+    line = re.sub("|".join([r"\[\d*\]", *map(re.escape, C4_CITATIONS)]), "", line)
     words = line.split()
-    if not line.endswith(tuple(ends)) or line.endswith(pack.script.ellipses):
-        return 0
-    if len(words) < C4_LEAST_WORDS or max(map(len, words)) > C4_LONGEST_WORD:
-        return 0
+    if len(words) < C4_LEAST_WORDS:
+        return 0, False
+    ends = pack.script.sentence_terminators + CLOSING_QUOTES
     tails = [re.search(f"[{re.escape(ends)}]*$", word) for word in words]
-    closed = sum(bool(t and set(t[0]) & set(pack.script.sentence_terminators)) for t in tails)
-    return max(1, closed)
+    closes = [bool(t and set(t[0]) & set(pack.script.sentence_terminators)) for t in tails]
+    is_closed = line.endswith(tuple(ends)) and not line.endswith(pack.script.ellipses)
+    return sum(closes) + (not closes[-1]), is_closed
 
 
 def _lists(text: str, pack: LanguagePack, language_letters: int) -> Features:

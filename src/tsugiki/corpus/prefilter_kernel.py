@@ -206,6 +206,7 @@ def scan_head(head: Any) -> Any:  # noqa: C901 (one pass)
 INSIDE, OUTSIDE, NEUTRAL = 1, 2, 3
 """What a table of the kernels says of a character; 0: none of them. NEUTRAL: valid, but says nothing."""
 
+_TELLING, _TELLING_PART = 300, 6
 _LOW_BITS = np.uint64(0x0101010101010101)
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _ONE, _THREE, _SEVEN, _TOP_BYTE = np.uint64(1), np.uint64(3), np.uint64(7), np.uint64(56)
@@ -272,6 +273,12 @@ def words_of(head: Any) -> Any:
     return head[: head.size - head.size % 8].view(np.uint64)
 
 
+@_kernel(nb.boolean(_BYTES), nogil=True, cache=True)
+def is_ascii(head: Any) -> Any:
+    """Whether no byte is above 7F."""
+    return _skip_ascii(head, words_of(head), 0, head.size) == head.size
+
+
 @_kernel(
     nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64, nb.int64),
     nogil=True,
@@ -283,14 +290,16 @@ def count_utf8(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
     """Characters of head[begin:end] that are INSIDE by `table`, bytes that are no UTF-8, characters OUTSIDE.
 
     `table` is of the code points up to FFFF. Stops at `enough` characters INSIDE, behind `enough` such bytes
-    or `foreign` characters OUTSIDE, or behind `most` characters that are not ASCII, whatever they are.
+    or `foreign` characters OUTSIDE, or behind `most` characters that are not ASCII, whatever they are: a
+    fifth of these are enough where none is INSIDE.
     """
     words = words_of(head)
     hits = 0
     broken = 0
     outside = 0
     place = begin
-    while hits < enough and broken <= enough and outside <= foreign and most > 0:
+    patience = most - most // 5
+    while hits < enough and broken <= enough and outside <= foreign and most > (0 if hits else patience):
         if place >= end:
             break
         if head[place] < 0x80:  # noqa: PLR2004
@@ -313,22 +322,27 @@ def count_utf8(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
 
 
 @_kernel(
-    nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64),
+    nb.types.UniTuple(nb.int64, 3)(_BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64, nb.int64),
     nogil=True,
     cache=True,
 )
-def count_legacy(head: Any, begin: int, end: int, table: Any, most: int) -> Any:
+def count_legacy(  # noqa: PLR0917 (a kernel: numba takes positional arguments)
+    head: Any, begin: int, end: int, table: Any, most: int, most_broken: int
+) -> Any:
     """The same for a legacy encoding: characters INSIDE, valid ones (INSIDE or OUTSIDE) and invalid bytes.
 
     `table` has an entry for each pair of bytes (characters of two bytes), then one for each single byte.
-    Stops behind `most` characters and invalid bytes.
+    Stops behind `most` characters and invalid bytes, behind `most_broken` of the latter, or where less than a
+    sixth of 300 characters is INSIDE.
     """
     hits = 0
     valid = 0
     broken = 0
     words = words_of(head)
     place = _skip_ascii(head, words, begin, end)
-    while place < end and most > 0:
+    while place < end and most > 0 and broken <= most_broken:
+        if valid >= _TELLING and hits * _TELLING_PART < valid:
+            break
         kind = np.uint8(0)
         if place + 1 < end:
             kind = table[(np.int64(head[place]) << 8) | np.int64(head[place + 1])]

@@ -37,6 +37,8 @@ _TOP_BYTE = np.uint64(56)
 _SLOTS = 256
 _SHORT_TAG = 32  # bytes looked at one by one: a call costs more
 _RUN = 32  # letters looked at before the limits are: the longest that is right for words of one letter a step
+_TOKENS_TO_TELL = 60
+_ABOVE, _BELOW = 9.0, 4.0  # squares of standard deviations
 _END_OF_TABLE = 0x10000 << 3  # as `code_point` gives it
 _ONE, _THREE = np.uint64(1), np.uint64(3)
 
@@ -48,7 +50,7 @@ def _zero_bytes(word: Any) -> Any:
 
 
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64, nb.uint64), nogil=True, cache=True)
-def _find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
+def find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
     """The first place from `begin` on of the byte that `pattern` has eight times; the size if there is none.
 
     words: `head`, eight bytes each.
@@ -73,9 +75,9 @@ def _find_byte(head: Any, words: Any, begin: int, pattern: Any) -> int:
 
 @_kernel(nb.int64(_BYTES, _WORDS, nb.int64), nogil=True, cache=True)
 def _after_comment(head: Any, words: Any, place: int) -> int:
-    end = _find_byte(head, words, place, _ALL_CLOSE)
+    end = find_byte(head, words, place, _ALL_CLOSE)
     while end < head.size and not (head[end - 1] == 45 and head[end - 2] == 45 and end - 2 >= place):  # noqa: PLR2004
-        end = _find_byte(head, words, end + 1, _ALL_CLOSE)
+        end = find_byte(head, words, end + 1, _ALL_CLOSE)
     return end + 1
 
 
@@ -90,14 +92,14 @@ def _after_markup(head: Any, words: Any, place: int) -> int:
         if script or begins(head, place + 1, _STYLE):
             end = place + 6
             while True:
-                end = _find_byte(head, words, end, _ALL_OPEN)
+                end = find_byte(head, words, end, _ALL_OPEN)
                 if end >= head.size:
                     return head.size
                 if begins(head, end + 2, _SCRIPT if script else _STYLE) and head[end + 1] == 47:  # noqa: PLR2004 (/)
                     break
                 end += 1
             place = end
-    return _find_byte(head, words, place, _ALL_CLOSE) + 1
+    return find_byte(head, words, place, _ALL_CLOSE) + 1
 
 
 @_kernel(nb.int64(_BYTES, nb.int64), inline="always", cache=True)
@@ -163,22 +165,33 @@ def _mark(word: Any, words: Any, slots: Any) -> Any:
     return np.uint64(0)
 
 
+@_kernel(nb.boolean(nb.int64, nb.int64, nb.float64), inline="always", cache=True)
+def _is_plain(hits: Any, tokens: Any, share: Any) -> Any:
+    """Whether so many hits are far from `share`: by three standard deviations above it, by two below.
+
+    Those of a binomial distribution; a share of 0 is never asked for.
+    """
+    away = hits - share * tokens
+    limit = _ABOVE if away > 0 else _BELOW
+    return share > 0 and away * away > limit * share * (1 - share) * tokens
+
+
 @_kernel(
     nb.types.UniTuple(nb.int64, 8)(
-        _BYTES, nb.int64, nb.uint8[::1], nb.uint64[::1], nb.int64, nb.int64, nb.int64, nb.int64
+        _BYTES, nb.int64, nb.uint8[::1], nb.uint64[::1], nb.int64, nb.int64, nb.int64, nb.float64
     ),
     nogil=True,
     cache=True,
 )
 def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has no keyword arguments)
-    head: Any, begin: int, table: Any, words: Any, most: int, foreign: int, enough: int, enough_words: int
+    head: Any, begin: int, table: Any, words: Any, most: int, foreign: int, enough: int, share: float
 ) -> Any:
     """Letters outside of links that a reader sees of the head from `begin` on, and how many of the words.
 
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
-    the end, to `most` letters, to more than `foreign` letters OUTSIDE, or until `enough` letters INSIDE and
-    `enough_words` different words are found; asked behind each run of at most 32 letters. Returns letters
-    INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if
+    the end, to `most` letters, to more than `foreign` letters OUTSIDE, until `enough` letters INSIDE are found,
+    or until it is plain whether the share of `words` is above `share` (see `_is_plain`); asked behind each run
+    of at most 32 letters. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if
     the end was reached, words outside of links (0 where none are asked for), and how many of these are among
     `words`.
     """
@@ -222,7 +235,7 @@ def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has
         if cut:
             place = head.size
             break
-        if run and inside >= enough and found_words >= enough_words:
+        if run and inside >= enough:
             break
         if run == _RUN or place >= head.size:
             continue
@@ -231,6 +244,8 @@ def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has
             if linked == 0:
                 hits += mark != 0
                 tokens += 1
+                if tokens >= _TOKENS_TO_TELL and _is_plain(hits, tokens, share):
+                    break
             found_words += mark & ~seen != 0
             seen |= mark
             word = _HASH_START

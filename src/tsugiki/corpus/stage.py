@@ -34,7 +34,7 @@ __all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "run"]
 
 KIND = "corpus"
 PRODUCES = ArtifactType.DOCUMENTS
-CODE_VERSION = 5
+CODE_VERSION = 6
 
 _SMALL_BYTES = 24 << 20
 """Below this, starting processes takes longer than a second core saves."""
@@ -235,9 +235,17 @@ def _note(out: Workspace, statistics: UnitStatistics, files: Sequence[InputFile]
     )
     out.log.info("read %d records of %d files in %.1f s", statistics.records, len(files), seconds)
     for warning in statistics.warnings:
-        out.log.warning("%(file)s at byte %(offset)s: %(message)s", warning)
+        out.log.warning("%s", _fault(warning))
     if statistics.warned > len(statistics.warnings):
         out.log.warning("and %d more", statistics.warned - len(statistics.warnings))
+
+
+def _fault(warning: Mapping[str, str | int]) -> str:
+    """A fault in words. Its offset is a byte of a WARC or WET file, else a row's number from 0."""
+    file, offset = str(warning["file"]), int(warning["offset"])
+    kind = kind_of(file)
+    places = {"jsonl": f"line {offset + 1}", "parquet": f"row {offset + 1}"}
+    return f"{file}, {places.get(kind or '', f'byte {offset}')}: {warning['message']}"
 
 
 def _check(config: Config, statistics: UnitStatistics, files: int) -> None:
@@ -249,7 +257,12 @@ def _check(config: Config, statistics: UnitStatistics, files: int) -> None:
         )
         raise DataError(
             f"the crawl holds no page: {statistics.records} records in {files} files ({seen})",
-            hint="check that the files are the right ones and whole",
+            hint="; ".join(
+                [
+                    "check that the files are the right ones and whole",
+                    *(f"the first fault: {_fault(warning)}" for warning in statistics.warnings[:1]),
+                ]
+            ),
         )
     if not reached["language identified"]:
         seen = ", ".join(f"{label} ({count})" for label, count in statistics.languages.most_common(5))

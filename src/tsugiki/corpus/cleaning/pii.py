@@ -33,6 +33,8 @@ _ROUNDS = 16
 
 _BEFORE, _AFTER = 32, 14
 """How many characters before and behind a number are looked at."""
+_BORDER = 4
+"""A sign and a bracket that belong to a number, and two characters that may not stand before these."""
 
 _HYPHENS = "‐‑‒–—―−－﹣"
 _LONG_VOWELS = "ーｰ"  # written for hyphens between digits, and letters elsewhere
@@ -43,7 +45,8 @@ _ASCII: dict[int, int | str] = {
     **{ord(space): " " for space in _SPACES},
 }
 
-_VOWELS_TO_HYPHENS = {ord(vowel): "-" for vowel in _LONG_VOWELS}
+_ASCII_NUMBERS = {**_ASCII, **{ord(vowel): "-" for vowel in _LONG_VOWELS}}
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 _DIGIT = "0-9０-９"
 _BETWEEN = rf"[-{_HYPHENS}{_LONG_VOWELS} {_SPACES}.．()（）]"
@@ -64,7 +67,7 @@ in use for mail."""
 _IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
 
 _CARDS = tuple(
-    NumberPattern(kind=CARD, pattern=pattern)
+    NumberPattern(kind=CARD, pattern=pattern, digits=tuple(range(13, 20)))
     for pattern in (
         r"\d{13,19}",
         r"\d{4}(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?P=gap)\d{3}",
@@ -201,9 +204,12 @@ def _is_public(address: str) -> bool:
 
 @dataclass(frozen=True)
 class _Pattern:
+    """A number's pattern; least: how many digits it has at least, as far as is known."""
+
     facts: NumberPattern
     number: re.Pattern[str]
     before: re.Pattern[str] | None
+    least: int
 
 
 @cache
@@ -212,32 +218,47 @@ def _compiled(facts: NumberPattern) -> _Pattern:
     edge = r"(?<![0-9\-])(?<![0-9]\.)" if facts.before else r"(?<![0-9A-Za-z.\-])"
     number = re.compile(rf"{edge}(?:{facts.pattern})(?![0-9A-Za-z]|[.\-][0-9]){after}")
     before = re.compile(rf"(?:{facts.before})\D{{0,6}}\Z") if facts.before else None
-    return _Pattern(facts, number, before)
+    return _Pattern(facts, number, before, min(facts.digits, default=0))
 
 
 def _numbers(text: str, start: int, end: int, patterns: list[_Pattern]) -> Iterator[_Found]:
-    """The personal numbers of one run of digits; a sign or bracket before it may belong to one."""
-    origin = max(0, start - _BEFORE)
-    plain = text[origin : end + _AFTER].translate(_ASCII)
-    window = plain.translate(_VOWELS_TO_HYPHENS)
+    """The personal numbers of one run of digits; a sign or bracket before it may belong to one.
+
+    What stands before a number is translated only where a pattern asks for it: of a page of 50 MB that is
+    nothing but numbers, most of the time went into that.
+    """
+    origin = max(0, start - _BORDER)
+    window = text[origin : end + _AFTER]
+    if not window.isascii():
+        window = window.translate(_ASCII_NUMBERS)
     for pattern in patterns:
+        if pattern.least > end - start:
+            continue
         place = max(0, start - origin - 2)
         while (match := pattern.number.search(window, place)) is not None and origin + match.end() <= end:
             place = match.start() + 1
-            if _accepted(plain, match, pattern):
+            if _accepted(text, origin, match, pattern):
                 place = match.end()
                 yield origin + match.start(), origin + match.end(), pattern.facts.kind
 
 
-def _accepted(plain: str, match: re.Match[str], pattern: _Pattern) -> bool:
-    digits = "".join(letter for letter in match[0] if "0" <= letter <= "9")
+def _accepted(text: str, origin: int, match: re.Match[str], pattern: _Pattern) -> bool:
+    """Whether a match in the window that begins at `origin` of the text is such a number."""
     facts = pattern.facts
+    digits = match[0].encode("ascii", "replace").translate(None, _NO_DIGITS)
     if facts.digits and len(digits) not in facts.digits:
         return False
-    if facts.kind == CARD and not is_card(digits):
+    if pattern.before is not None and not _is_named(text, origin + match.start(), pattern.before):
         return False
-    if not CHECKS[facts.check](digits):
-        return False
-    if pattern.before is None:
-        return True
-    return pattern.before.search(plain, max(0, match.start() - _BEFORE), match.start()) is not None
+    if facts.kind == CARD:
+        return is_card(digits.decode())
+    return CHECKS[facts.check](digits.decode())
+
+
+def _is_named(text: str, place: int, before: re.Pattern[str]) -> bool:
+    """Whether `before` matches what ends at the place; one character more is read, for word edges."""
+    first = max(0, place - _BEFORE - 1)
+    words = text[first:place]
+    if not words.isascii():
+        words = words.translate(_ASCII)
+    return before.search(words, min(first, 1)) is not None
