@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsugiki.artifacts.scores import SCORES, write_scores
+from tsugiki.artifacts.files import write_json
+from tsugiki.artifacts.scores import COMPARISON, SCORES, write_scores
 from tsugiki.errors import DataError, InputError, TsugikiError
 from tsugiki.study.analysis import Asked, study_factors
 from tsugiki.study.benchmarks import known_benchmarks
@@ -93,6 +94,12 @@ def test_table_of_evaluate_artifacts_averages_samples_within_the_item(tmp_path) 
     assert table.column("bits-per-byte/d")[1] == pytest.approx(3 / np.log(2) / 2)
     said = [(one.kind, one.model, one.benchmark) for one in table.findings]
     assert said == [("missing", "a", "t/d"), ("mean", "", "d")]
+    facts = {"task": "d", "dataset": "d", "corpus": "bleu"}
+    values = {model: {"value": 0.3 + number / 10} for number, model in enumerate("abcd")}
+    write_json(directory / COMPARISON, {"tasks": [{**facts, "by_model": values}]})
+    told = read_table([directory], Columns(any_range=True))
+    assert told.column("d").tolist() == [0.3, 0.4, 0.5, 0.6]
+    assert [(one.kind, one.benchmark) for one in told.findings] == [("missing", "t/d")]
     with pytest.raises(InputError, match="bits-per-byte"):
         read_table([directory])
     with pytest.raises(InputError, match="holds no"):

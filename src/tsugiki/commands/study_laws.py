@@ -29,6 +29,7 @@ def law(
     starts: int = 24,
     draws: int = 200,
     seed: int = 0,
+    html: Path | None = None,
     json: Json = False,
 ) -> None:
     """Fit a scaling law to losses of runs, and try it on ratios and compute that it has not seen.
@@ -39,7 +40,7 @@ def law(
 
     Three sizes x four ratios x several checkpoints are a good grid. Fit bits per byte, not token losses.
 
-    Example: `tsugiki study law runs.csv --loss bpb_ja`
+    Example: `tsugiki study law runs.csv --loss bpb_ja --html law.html`
 
     Args:
         runs: A table: parameters (or N_billion), tokens (or D_B), ratio, and losses.
@@ -51,6 +52,7 @@ def law(
         starts: Starting points.
         draws: Draws of the bootstrap; 0 for none.
         seed: Of everything random.
+        html: Write a page with figures to this file.
         json: Print JSON.
     """
     from tsugiki.study.heldout import bootstrap_laws, intervals
@@ -63,8 +65,14 @@ def law(
     column = _loss(table, loss, runs)
     seen = table.runs(column, other=other)
     fitted = fit_law(form, seen, delta=delta, starts=starts, seed=seed)
-    ends = intervals(bootstrap_laws(fitted, seen, table.groups_of(column), draws=draws, seed=seed))
+    drawn = bootstrap_laws(fitted, seen, table.groups_of(column), draws=draws, seed=seed)
+    ends = intervals(drawn)
     checks, failed = _checks(fitted, seen, None if cutoff is None else amount("--cutoff", cutoff), seed)
+    if html is not None:
+        from tsugiki.report.study_laws import said_findings, write_law_page
+
+        notes = said_findings(table.findings, failed)
+        write_law_page(html, column, fitted, drawn, seen, ends, checks, notes)
     if json:
         print_json({
             "loss": column, "n": len(seen), "law": law_as_dict(fitted, ends),
@@ -77,6 +85,8 @@ def law(
     print("\n".join(tables_of.law(column, fitted, ends, len(seen))))
     print("\nHeld out:")
     print("\n".join([*tables_of.held_out(checks), *(f"  not checked: {one}" for one in failed)]))
+    if html is not None:
+        print(f"\nPage: {html}")
 
 
 def mixture(
@@ -92,6 +102,7 @@ def mixture(
     starts: int = 24,
     draws: int = 200,
     seed: int = 0,
+    html: Path | None = None,
     json: Json = False,
 ) -> None:
     """Choose the share of a language that gains most on it while the other loses no more than you allow.
@@ -114,6 +125,7 @@ def mixture(
         starts: Starting points of each fit.
         draws: Draws of the bootstrap; 0 for none.
         seed: Of everything random.
+        html: Write a page with figures to this file.
         json: Print JSON.
     """
     import numpy as np
@@ -144,6 +156,10 @@ def mixture(
     found = choose_mixture(
         (laws[0], laws[1]), (drawn[0], drawn[1]), size, amount_of, budget, ends, extrapolate=extrapolate
     )
+    if html is not None:
+        from tsugiki.report.study_laws import said_findings, write_mixture_page
+
+        write_mixture_page(html, found, (target, other), (size, amount_of), said_findings(table.findings))
     if json:
         print_json({
             **mixture_as_dict(found), "findings": findings_as_list(table.findings),
@@ -153,6 +169,8 @@ def mixture(
     for line in tables_of.findings(table.findings):
         print(line)
     print("\n".join(tables_of.mixture(found, (target, other))))
+    if html is not None:
+        print(f"\nPage: {html}")
 
 
 def _check(starts: int, draws: int, delta: float, seed: int) -> None:

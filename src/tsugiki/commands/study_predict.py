@@ -20,6 +20,7 @@ def predict(
     components: int = 3,
     seed: int = 0,
     reading: Annotated[Reading | None, Parameter(name="*")] = None,
+    html: Path | None = None,
     json: Json = False,
 ) -> None:
     """Observational scaling: predict benchmarks of larger models from the factors of the others.
@@ -37,6 +38,7 @@ def predict(
         components: Factors.
         seed: Of the starts.
         reading: How to read the tables; --budgets is needed.
+        html: Write a page with figures to this file.
         json: Print JSON.
     """
     import numpy as np
@@ -45,7 +47,7 @@ def predict(
     from tsugiki.study.observational import predict_all
     from tsugiki.study.plain import prediction_as_dict
 
-    _, table, budgets = asked_table(tables, reading or Reading())
+    name, table, budgets = asked_table(tables, reading or Reading())
     if budgets is None or TOTAL not in budgets.tokens:
         raise InputError(
             "no budgets with all tokens are given, and a cutoff of compute needs them",
@@ -59,7 +61,13 @@ def predict(
     found, failed = predict_all(
         table, compute, target or table.benchmarks, cutoff=at, components=components, seed=seed
     )
+    if html is not None:
+        from tsugiki.report.study_predictions import write_prediction_page
+
+        write_prediction_page(html, name, found, failed)
     if json:
         print_json({"predictions": [prediction_as_dict(one) for one in found], "not_predicted": failed})
     else:
         print("\n".join(tables_of.predictions(found, failed)))
+        if html is not None:
+            print(f"\nPage: {html}")

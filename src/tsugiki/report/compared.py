@@ -51,6 +51,7 @@ def comparison_page(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
         items=sum(int(task.items or 0) for task in comparison.tasks),
         headlines=_headlines(comparison)[:_HEADLINES],
         left_out=[said for row in facts.rows(found, "alignment") if (said := facts.text(row, "said"))],
+        notes=[str(one) for one in found.get("notes", [])],
         evaluations=[view],
         palette=palette,
         compared=True,

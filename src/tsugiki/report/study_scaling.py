@@ -12,8 +12,9 @@ from tsugiki.report.figures.figure import Figure, Key, Words, full_width
 from tsugiki.report.figures.svg import Canvas
 from tsugiki.report.formatting import fixed, interval, p_value, plural, signed
 from tsugiki.report.study_sheet import Part, Table
+from tsugiki.student import t_quantile
 from tsugiki.study.analysis import FactorStudy, ScalingStudy
-from tsugiki.study.regression import Fit, t_quantile
+from tsugiki.study.regression import Fit
 from tsugiki.study.scaling import Single
 
 _ROWS: Final = 60
@@ -85,7 +86,7 @@ def _band(
         if np.isfinite(b)
     ]
     freedom = one.fit.clusters - 1 if np.isfinite(one.fit.clustered_P[1]) else one.fit.n - 2
-    width = t_quantile(freedom)
+    width = t_quantile(0.975, freedom)
     points = []
     for at in np.linspace(float(x.min()), float(x.max()), 41).tolist():
         row = np.array([1.0, at])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tsugiki.report.figures.figure import Figure
 from tsugiki.report.page import environment
@@ -29,15 +30,22 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
+OBSERVATIONAL: Final = (
+    "Observational: what goes together in a table of finished models need not be cause and effect."
+)
+
+
 @dataclass(frozen=True)
 class Sheet:
-    """The whole page."""
+    """The whole page. command, caution: what the footer says of where it is from, and how to read it."""
 
     name: str
     meta: str
     headline: str
     tiles: tuple[tuple[str, str, str], ...]
     parts: tuple[Part, ...]
+    command: str = "tsugiki study"
+    caution: str = OBSERVATIONAL
 
 
 def render_sheet(sheet: Sheet) -> str:

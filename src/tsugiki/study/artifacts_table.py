@@ -1,4 +1,8 @@
-"""Scores of evaluate stages as a table of models x benchmarks: means over items, samples averaged first."""
+"""Scores of evaluate stages as a table of models x benchmarks: means over items, samples averaged first.
+
+A metric of a whole corpus (BLEU, chrF) is no mean of items: its value is the one that the stage computed from
+the added counts of all items and keeps in comparison.json.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from tsugiki.artifacts.scores import read_scores
+from tsugiki.artifacts.files import read_json
+from tsugiki.artifacts.scores import COMPARISON, read_scores
 from tsugiki.study.findings import Finding
 from tsugiki.study.reading import Cell, RawTable
 
@@ -43,7 +48,23 @@ def read_artifact(directory: Path) -> tuple[RawTable, list[Finding]]:
     for key, scores in items.items():
         within = [math.fsum(samples) / len(samples) for samples in scores.values()]
         means[key] = math.fsum(within) / len(within)
-    return _table(directory, means), _findings(directory, means, unscored, corpus)
+    known = _corpus_values(directory)
+    means |= {key: value for key, value in known.items() if key in means}
+    without = {key for key in means if key[1] in corpus and key not in known}
+    return _table(directory, means), _findings(directory, means, unscored, without)
+
+
+def _corpus_values(directory: Path) -> dict[tuple[str, str], float]:
+    """The corpus metrics of each model that comparison.json has; empty without the file."""
+    path = directory / COMPARISON
+    if not path.exists():
+        return {}
+    found = {}
+    for task in read_json(path).get("tasks", []):
+        for model, entry in task["by_model"].items():
+            if task.get("corpus") and entry["value"] is not None:
+                found[model, _name(task["task"], task["dataset"])] = float(entry["value"])
+    return found
 
 
 def _name(task: str, dataset: str) -> str:
@@ -63,15 +84,13 @@ def _findings(
     directory: Path,
     means: dict[tuple[str, str], float],
     unscored: dict[tuple[str, str], int],
-    corpus: set[str],
+    without: set[tuple[str, str]],
 ) -> list[Finding]:
     found = [
         Finding("missing", f"{directory}: {count} items without a score", model, benchmark)
         for (model, benchmark), count in sorted(unscored.items())
         if (model, benchmark) in means  # a task that nobody scores is shown, not scored
     ]
-    found += [
-        Finding("mean", f"{directory}: the mean of item scores, not the score of the whole corpus", "", name)
-        for name in sorted(corpus)
-    ]
+    said = f"{directory}: the mean of item scores; no {COMPARISON} tells the score of the whole corpus"
+    found += [Finding("mean", said, "", name) for name in sorted({benchmark for _, benchmark in without})]
     return found

@@ -22,7 +22,7 @@ class Held:
     """Predictions of observations that were not fitted.
 
     what: the ratio or the cutoff. error: mean |log(predicted / seen)|. r2: against the mean of these
-    observations. baseline: the error of the mean of what was fitted.
+    observations. baseline: the error of the mean of what was fitted. seen, predicted: the losses, one by one.
     """
 
     what: str
@@ -30,6 +30,8 @@ class Held:
     r2: float
     error: float
     baseline: float
+    seen: tuple[float, ...] = ()
+    predicted: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def _held(what: str, fitted: Law, held: Runs, seen: Runs) -> Held:
     predicted = fitted.loss(held.parameters, held.tokens, held.share)
     error = float(np.abs(np.log(predicted / held.loss)).mean())
     baseline = float(np.abs(np.log(seen.loss.mean() / held.loss)).mean())
-    return Held(what, len(held), r_squared(held.loss, predicted), error, baseline)
+    return Held(
+        what, len(held), r_squared(held.loss, predicted), error, baseline,
+        tuple(held.loss.tolist()), tuple(predicted.tolist()),
+    )  # fmt: skip
 
 
 def _checked(

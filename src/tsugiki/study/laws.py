@@ -1,8 +1,9 @@
 """Scaling laws as sums of power laws, and their fit: Huber's loss on log loss, many starts, L-BFGS.
 
-    chinchilla   L(N, D)    = E + A / N^alpha + B / D^beta                          Hoffmann et al., arXiv
-    2203.15556 dcpt         L(N, D, r) = E + A / N^alpha + B r^eta / D^beta + C / (r + epsilon)^gamma
-    arXiv 2406.01375
+    chinchilla   L(N, D)    = E + A / N^alpha + B / D^beta
+    dcpt         L(N, D, r) = E + A / N^alpha + B r^eta / D^beta + C / (r + epsilon)^gamma
+
+(Hoffmann et al., arXiv 2203.15556; the D-CPT law, arXiv 2406.01375.)
 
 N parameters, D tokens, r the share of the language (or domain) in the data mixture. Every term is the
 exponential of something linear in its parameters, so log L is a log-sum-exp, whose gradient is the share of

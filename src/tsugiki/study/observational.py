@@ -51,9 +51,9 @@ class Sigmoid:
 class Prediction:
     """How well a benchmark is told by the factors of the others.
 
-    train, held: which models were fitted and which were predicted. Errors are mean absolute. baseline: of the
-    mean of the fitted models; compute_error: of a sigmoid in log10 compute alone (NaN where it can't be
-    fitted).
+    train: which models were fitted; the others were predicted. compute: 6ND of each. Errors are mean
+    absolute. baseline: of the mean of the fitted models; compute_error: of a sigmoid in log10 compute alone
+    (NaN where it can't be fitted).
     """
 
     target: str
@@ -72,6 +72,7 @@ class Prediction:
     baseline: float
     compute_error: float
     filled: int
+    compute: Array
 
 
 def predict(
@@ -111,7 +112,7 @@ def predict(
         r_squared(y_M[train_M], predicted[train_M]), r_squared(y_M[held_M], predicted[held_M]),
         pearson(y_M[held_M], predicted[held_M])[0],
         _error(y_M[train_M], predicted[train_M]), _error(y_M[held_M], predicted[held_M]),
-        float(np.abs(y_M[held_M] - y_M[train_M].mean()).mean()), plain, filled,
+        float(np.abs(y_M[held_M] - y_M[train_M].mean()).mean()), plain, filled, compute_M[rows],
     )  # fmt: skip
 
 

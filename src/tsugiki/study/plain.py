@@ -193,7 +193,17 @@ def law_as_dict(law: Law, intervals: Mapping[str, tuple[float, float]]) -> dict[
 def checked_as_dict(checked: Checked) -> dict[str, Any]:
     """A held-out check."""
     parts = [
-        {name: number(value) if isinstance(value, float) else value for name, value in vars(one).items()}
+        {
+            "what": one.what,
+            "n": one.n,
+            "r2": number(one.r2),
+            "error": number(one.error),
+            "baseline": number(one.baseline),
+            "observations": [
+                {"seen": number(seen), "predicted": number(predicted)}
+                for seen, predicted in zip(one.seen, one.predicted, strict=True)
+            ],
+        }
         for one in checked.parts
     ]
     return {

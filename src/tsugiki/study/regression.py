@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 
 from tsugiki.errors import DataError
+from tsugiki.student import t_tests
 from tsugiki.study.table import Array
 
 WEBB: Final = tuple(sign * math.sqrt(size) for size in (0.5, 1.0, 1.5) for sign in (-1.0, 1.0))
@@ -54,20 +55,6 @@ class Fit:
     def place(self, name: str) -> int:
         """The position of a predictor."""
         return self.names.index(name)
-
-
-def t_test(statistic: Array, freedom: float) -> Array:
-    """Two-sided p-values of t statistics."""
-    from scipy.special import stdtr
-
-    return np.asarray(2 * stdtr(freedom, -np.abs(statistic)), dtype=np.float64)
-
-
-def t_quantile(freedom: float, confidence: float = 0.95) -> float:
-    """The half-width of a two-sided interval in standard errors."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def least_squares(
@@ -109,12 +96,12 @@ def least_squares(
     if len(member_GN) >= _FEWEST_CLUSTERS:
         covariance = clustered_covariance(x_NP, residual, member_GN, bread)
         clustered = np.sqrt(np.maximum(np.diag(covariance), 0))
-        clustered_p = t_test(_ratio(coefficient, clustered), len(member_GN) - 1)
+        clustered_p = t_tests(_ratio(coefficient, clustered), len(member_GN) - 1)
         if wild_draws:
             weights = wild_weights(len(member_GN), wild_draws, seed)
             wild = np.array([wild_p(x_NP, y_N, member_GN, place, weights) for place in range(p)])
     return Fit(
-        tuple(names), n, len(member_GN), coefficient, error, t_test(_ratio(coefficient, error), freedom),
+        tuple(names), n, len(member_GN), coefficient, error, t_tests(_ratio(coefficient, error), freedom),
         clustered, clustered_p, wild, r2, covariance, residual,
     )  # fmt: skip
 
@@ -172,4 +159,4 @@ def wald_p(fit: Fit, contrast_P: Array) -> tuple[float, float, float]:
     value = float(contrast_P @ fit.coefficient_P)
     error = math.sqrt(max(float(contrast_P @ fit.covariance_PP @ contrast_P), 0.0))
     freedom = fit.clusters - 1 if fit.clusters >= _FEWEST_CLUSTERS else fit.n - len(fit.names)
-    return value, error, float(t_test(np.array(value / error if error else math.nan), freedom))
+    return value, error, float(t_tests(np.array(value / error if error else math.nan), freedom))

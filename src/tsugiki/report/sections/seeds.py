@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from tsugiki.evaluation.statistics.student import t_quantile
 from tsugiki.report import facts
 from tsugiki.report.figures.bands import Band, Spot, band_chart
 from tsugiki.report.figures.figure import Draw, Figure, Words, full_width, model_legend
 from tsugiki.report.formatting import fixed, interval
 from tsugiki.report.run import Run, Stage
+from tsugiki.student import t_quantile
 
 _SEEDED: Final = re.compile(r"(.+)-\d+")
 _COLOURS: Final = 6

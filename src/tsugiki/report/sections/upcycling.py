@@ -62,6 +62,11 @@ def _summary(found: Row) -> str:
     words.append(f"{exact(experts)} experts, {exact(chosen)} a token")
     if grain is not None and grain > 1:
         words.append(f"each a slice of 1/{exact(grain)}")
+    slices = facts.number(found, "shared_expert", "slices")
+    if slices is not None:
+        whole = facts.text(facts.section(found, "shared_expert"), "made_as") == "copy"
+        held = "the whole feed-forward" if whole else f"{exact(slices)} of {exact(grain)} slices"
+        words.append(f"and a shared expert of {held}")
     return ", ".join(words)
 
 
@@ -85,6 +90,10 @@ def _proofs(found: Row) -> list[Proof]:
             proofs.append(
                 Proof("Neurons that are to the bit the dense model's", escape(percent(share)), held)
             )
+    shared = facts.number(found, "measured", "shared_intact")
+    if shared is not None:
+        what = "Neurons of the shared expert that are to the bit the dense model's"
+        proofs.append(Proof(what, escape(percent(shared)), shared == 1))
     proofs += transformers_proof(facts.section(found, "transformers_parity"))
     nats = facts.number(found, "result", "divergence_nats")
     if nats is not None:
