@@ -59,7 +59,7 @@ def test_compare_command_json_has_methods_and_is_the_same_twice(two, capsys):
     assert run(capsys, two / "base", two / "adapted", "--json") == first
     [task] = json.loads(first)["tasks"]
     assert task["by_model"]["base"]["method"] == "Wilson"
-    assert task["pairs"][0]["test"] == "exact McNemar"
+    assert task["pairs"][0]["test"] == "mid-p McNemar"
     assert task["pairs"][0]["needed"] > 120
 
 
@@ -106,7 +106,7 @@ def test_compare_command_samples_of_an_item_are_averaged_first(tmp_path, capsys)
     task = json.loads(run(capsys, tmp_path, "--json"))["tasks"][0]
     assert (task["items"], task["samples"]) == (40, 3)
     assert task["by_model"]["a"]["value"] == pytest.approx(1 / 3, abs=1e-6)
-    assert task["by_model"]["a"]["method"] == "CLT"
+    assert task["by_model"]["a"]["method"] == "Wilson, effective items"
 
 
 def test_compare_command_corpus_metric_comes_from_sums(tmp_path, capsys):

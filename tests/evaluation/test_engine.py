@@ -150,7 +150,7 @@ def test_write_greedy_equals_one_sequence_at_a_time(decoder, tokenizer):
 
 
 def test_write_samples_of_several_items_are_written_side_by_side(decoder, tokenizer, monkeypatch):
-    """Three items with four samples each: their prompts are computed once, and all twelve texts step together."""
+    """Three items with four samples each: prompts are computed once, and all twelve texts step together."""
     generator = np.random.default_rng(6)
     prompts = [generator.integers(2, 360, 30) for _ in range(3)]
     jobs = [Writing(p, 20, 10**6, seed, Sampling(0.9)) for p in prompts for seed in range(4)]
@@ -240,6 +240,14 @@ def test_continuations_token_cap_counts_tokens(world):
     answers = backend(world).continuations(prompts)
     assert {(a.tokens, a.truncated) for a in answers if a.truncated} == {(3, True)}
     assert all(answer.tokens < 3 for answer in answers if not answer.truncated)
+
+
+def test_continuations_window_that_is_full_still_gives_all_tokens_of_the_cap(world, texts):
+    """A prompt that was cut for an answer of five tokens gets five; no position is beyond the window."""
+    prompts = [Prompt(texts["english"][0], 10_000, n, Sampling(), maximum_tokens=5) for n in range(6)]
+    answers = backend(world, context_length=64, stride=32).continuations(prompts)
+    assert {answer.tokens for answer in answers if answer.truncated} == {5}
+    assert all(answer.cut_context for answer in answers)
 
 
 def test_continuations_prompt_may_fill_the_window_but_for_the_answer(world, texts, tokenizer):

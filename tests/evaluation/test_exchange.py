@@ -55,10 +55,35 @@ def test_read_lm_eval_choices_become_a_row(tmp_path):
     log(tmp_path, [CHOICE])
     [row] = read_lm_eval(tmp_path)
     assert {key: value for key, value in row.items() if value is not None} == {
-        "model": "org/model", "task": "mmlu_x", "dataset": "mmlu_x", "item": "3", "cluster": "3",
+        "model": "org/model", "task": "mmlu_x", "dataset": "mmlu_x", "item": "3",
         "prompt_hash": "e" * 16, "prompt": "Question", "output": "二", "gold": "二", "score": 1.0,
         "nll_nats": 1.25, "bytes": 3, "other_scores": {"acc_norm": 0.0},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("documents", "clusters"),
+    [
+        ([{"context": "p" * 90}, {"context": "p" * 90}, {"context": "q"}], ["a", "a", "b"]),
+        ([{"context": "p", "title": "T"}, {"context": "q", "title": "T"}, {"context": "r", "title": "U"}],
+         ["T", "T", "U"]),
+        ([{"subject": "law"}, {"subject": "art"}, {"subject": "law"}], ["law", "art", "law"]),
+        ([{"cluster": 7, "subject": "law"}, {"cluster": 7, "subject": "art"}, {"cluster": 8, "subject": "x"}],
+         ["7", "7", "8"]),
+        ([{"subject": "law"}, {"subject": "law"}, {"subject": "law"}], None),  # a log of one subject
+        ([{"subject": "law"}, {"subject": "art"}, {}], None),
+        ([{"subject": ["law"]}, {"subject": True}, {"subject": ""}], None),
+        ([{"question": "?"}, "not an object", None], None),
+    ],
+)  # fmt: skip
+def test_read_lm_eval_clusters_come_from_the_documents_own_fields(tmp_path, documents, clusters):
+    log(tmp_path, [CHOICE | {"doc_id": number, "doc": one} for number, one in enumerate(documents)])
+    found = [row["cluster"] for row in read_lm_eval(tmp_path)]
+    if clusters is None:
+        assert found == [None] * 3
+    else:
+        assert [found.index(one) for one in found] == [clusters.index(one) for one in clusters]
+        assert all(len(one) <= 80 for one in found)
 
 
 def test_read_lm_eval_filters_of_one_item_are_one_row(tmp_path):

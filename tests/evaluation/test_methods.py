@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
@@ -20,7 +20,6 @@ from tsugiki.evaluation.metrics.corpus import CORPUS_METRICS
 from tsugiki.evaluation.statistics.averages import average_estimates, task_draws
 from tsugiki.evaluation.statistics.corpus_scores import corpus_cluster_sums, corpus_draws, corpus_estimates
 from tsugiki.evaluation.statistics.estimates import (
-    BOOTSTRAP,
     ClusterSums,
     benjamini_hochberg,
     cluster_sums,
@@ -28,14 +27,20 @@ from tsugiki.evaluation.statistics.estimates import (
     mcnemar_exact,
     resampled_sums,
 )
-from tsugiki.evaluation.statistics.means import (
-    clt_estimates,
-    mean_estimates,
-    robust_means,
+from tsugiki.evaluation.statistics.freedom import (
+    carrying_clusters,
+    concentration_degrees,
+    correlated_degrees,
+    correlation_within,
     satterthwaite_degrees,
-    share_estimates,
 )
-from tsugiki.evaluation.statistics.paired import answer_differences, mcnemar_clustered
+from tsugiki.evaluation.statistics.means import clt_estimates, mean_estimates, robust_means, share_estimates
+from tsugiki.evaluation.statistics.paired import (
+    answer_differences,
+    mcnemar_clustered,
+    mcnemar_mid_p,
+    tango_interval,
+)
 from tsugiki.evaluation.statistics.power import (
     detectable_difference,
     more_items,
@@ -43,7 +48,7 @@ from tsugiki.evaluation.statistics.power import (
     power_of,
     required_items,
 )
-from tsugiki.evaluation.statistics.student import t_quantile, t_two_sided
+from tsugiki.student import t_quantile, t_quantiles, t_tests, t_two_sided
 
 
 def singles(values):
@@ -58,6 +63,16 @@ def test_t_quantile_and_tail_equal_scipy(degrees, probability):
     quantile = stats.t.ppf(probability, degrees)
     assert t_quantile(probability, degrees) == pytest.approx(quantile, rel=1e-7)
     assert t_two_sided(-quantile, degrees) == pytest.approx(2 * stats.t.sf(quantile, degrees), rel=1e-8)
+
+
+def test_t_of_arrays_is_that_of_each_and_that_of_the_tables():
+    degrees = np.array([[4.0, 0.0], [1e9, math.inf]])
+    assert t_quantiles(0.975, degrees) == pytest.approx(
+        np.array([[2.7764, math.inf], [1.96, 1.96]]), abs=5e-4
+    )
+    assert t_tests(np.array([2.7764, math.nan]), 4.0) == pytest.approx(
+        [0.05, math.nan], abs=5e-5, nan_ok=True
+    )
 
 
 def test_t_without_degrees_claims_nothing_and_with_many_is_normal():
@@ -84,9 +99,46 @@ def test_robust_error_and_degrees_equal_bell_and_mccaffreys_matrices(clusters):
         variance += (np.ones(member.sum()) @ root @ residuals[member] / n) ** 2
     eigenvalues = np.linalg.eigvalsh(np.array(columns) @ np.array(columns).T)
     sums = cluster_sums(values, np.ones(n), [f"{c:03}" for c in index])
-    robust = robust_means(sums)
-    assert robust.error_M[0] == pytest.approx(math.sqrt(variance), rel=1e-6, abs=1e-12)
-    assert robust.degrees == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-6)
+    assert robust_means(sums).error_M[0] == pytest.approx(math.sqrt(variance), rel=1e-6, abs=1e-12)
+    expected = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    assert satterthwaite_degrees(sizes / n) == pytest.approx(expected, rel=1e-6)
+    assert correlated_degrees(sizes.astype(float), np.zeros(1))[0] == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=15), st.floats(0, 1))
+def test_correlated_degrees_equal_the_traces_of_the_whole_matrix(sizes, correlation):
+    n = np.array(sizes, dtype=float)
+    w = n / n.sum()
+    residual_maker = np.eye(len(n)) - np.outer(w, np.ones(len(n)))
+    covariance = residual_maker @ np.diag(n * (1 + correlation * (n - 1))) @ residual_maker.T
+    form = np.diag(1 / (1 - w)) @ covariance
+    expected = np.trace(form) ** 2 / np.trace(form @ form)
+    assert correlated_degrees(n, np.array([correlation]))[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_concentration_degrees_are_many_for_normal_clusters_and_two_a_cluster_that_carries_the_spread():
+    normal = np.random.default_rng(0).normal(size=(4000, 1))
+    assert concentration_degrees(normal)[0] == pytest.approx(4000, rel=0.15)
+    few = np.zeros((4000, 2))
+    few[:8, 0], few[:1, 1] = 1.0, 1.0
+    eight, one = concentration_degrees(few)
+    assert (eight, one) == (pytest.approx(2 * 8 - 3, abs=0.1), 1.0)
+    assert concentration_degrees(np.zeros((5, 1)))[0] == 1.0
+    found = carrying_clusters(ClusterSums(few, np.full(4000, 10.0)), np.zeros(2))
+    assert found == pytest.approx([8, 1])
+
+
+def test_correlation_within_is_that_of_the_simulation_and_one_where_items_are_unknown():
+    generator = np.random.default_rng(1)
+    for correlation in (0.0, 0.2, 0.7):
+        shared = generator.normal(0, math.sqrt(correlation), 3000)
+        values = np.repeat(shared, 5) + generator.normal(0, math.sqrt(1 - correlation), 15_000)
+        sums = cluster_sums(values, np.ones(15_000), np.repeat([f"{i:04}" for i in range(3000)], 5))
+        robust = robust_means(sums)
+        found = correlation_within(sums, robust.value_M, robust.error_M)
+        assert found[0] == pytest.approx(correlation, abs=0.04)
+        unknown = ClusterSums(sums.numerator_CM, sums.denominator_C)
+        assert correlation_within(unknown, robust.value_M, robust.error_M)[0] == 1.0
 
 
 def test_satterthwaite_degrees_equal_clusters_is_one_less_and_unequal_fewer():
@@ -95,7 +147,7 @@ def test_satterthwaite_degrees_equal_clusters_is_one_less_and_unequal_fewer():
 
 
 def test_clt_of_independent_scores_equals_scipys_t_interval_and_test():
-    scores = np.random.default_rng(1).normal(0.1, 1, 25)
+    scores = np.random.default_rng(2).normal(0.1, 1, 25)
     [one] = clt_estimates(singles(scores))
     expected = stats.ttest_1samp(scores, 0)
     low, high = expected.confidence_interval(0.95)
@@ -121,11 +173,26 @@ def test_shares_of_copied_items_count_them_once():
     assert (clustered.low, clustered.high) == pytest.approx((once.low, once.high), abs=0.004)
 
 
-def test_mean_of_skewed_scores_is_bootstrapped_and_of_others_not():
+def test_mean_of_skewed_scores_has_fewer_degrees_and_the_longer_side_to_the_middle():
     skewed = (np.arange(60) < 2) * 0.7
     even = np.random.default_rng(0).random(60)
-    methods = [one.method for one in mean_estimates(singles(np.stack([skewed, even], axis=1)), draws=50)]
-    assert methods == [BOOTSTRAP, "CLT"]
+    one, other = mean_estimates(singles(np.stack([skewed, even], axis=1)))
+    assert (one.degrees, other.degrees) == (pytest.approx(1.439, abs=0.001), 59)
+    assert 0 < one.low < one.value < one.high < 1
+    assert one.high - one.value > 3 * (one.value - one.low)
+    [plain] = clt_estimates(singles(even))
+    assert (other.low, other.high) == (
+        pytest.approx(plain.low, abs=0.003),
+        pytest.approx(plain.high, abs=0.003),
+    )
+
+
+def test_mean_of_equal_scores_counts_clusters_and_unequal_ones_as_fewer():
+    [same] = mean_estimates(singles(np.full(12, 1.0)))
+    assert (same.low, same.high) == pytest.approx(proportion_confint(12, 12, method="wilson"))
+    unequal = ClusterSums(np.array([[90.0], [5.0], [5.0]]), np.array([90.0, 5.0, 5.0]))
+    [few] = share_estimates(unequal)
+    assert few.low < proportion_confint(3, 3, method="wilson")[0]
 
 
 @given(st.integers(0, 12), st.integers(0, 12))
@@ -159,10 +226,34 @@ def test_clustered_mcnemar_too_large_to_count_uses_the_normal_one(monkeypatch):
 
 
 def test_answer_differences_without_any_discordant_item_keep_a_width():
-    [one] = answer_differences(singles(np.zeros(30)))
-    assert one.value == 0
-    assert one.p == 1
-    assert -0.12 < one.low < 0 < one.high < 0.12
+    for sums in (singles(np.zeros(30)), ClusterSums(np.zeros((10, 1)), np.full(10, 3.0))):
+        [one] = answer_differences(sums)
+        assert (one.value, one.p) == (0, 1)
+        assert -0.35 < one.low < 0 < one.high < 0.35
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_mid_p_mcnemar_of_items_is_the_binomial_one(lost, won):
+    """Fagerland, Lydersen and Laake: the exact p-value less the chance of the counts themselves."""
+    expected = 1.0
+    if lost != won:
+        expected = mcnemar_exact(lost, won) - stats.binom.pmf(won, won + lost, 0.5)
+    assert mcnemar_mid_p(won, lost) == pytest.approx(expected)
+    [one] = answer_differences(singles([-1.0] * lost + [1.0] * won + [0.0] * 3))
+    assert (one.p, one.method) == (pytest.approx(expected), "mid-p McNemar")
+
+
+def test_tangos_interval_equals_published_examples_and_its_score_test():
+    # Tango 1998, table III: 44 pairs, 1 against 0 discordant; and the score at an end is the quantile
+    low, high = tango_interval(np.array([1.0]), np.array([0.0]), 44, 1.959964)
+    assert (low[0], high[0]) == (pytest.approx(-0.0600, abs=2e-3), pytest.approx(0.1185, abs=2e-3))
+    statistic = (9 - 2) / math.sqrt(9 + 2)  # at a difference of 0 the score test is McNemar's
+    low, _ = tango_interval(np.array([9.0]), np.array([2.0]), 50, statistic)
+    assert low[0] == pytest.approx(0.0, abs=1e-9)
+    low, high = tango_interval(np.array([0.0]), np.array([0.0]), 30, 1.959964)
+    assert -low[0] == pytest.approx(high[0])
+    assert high[0] == pytest.approx(1.959964**2 / (30 + 1.959964**2), abs=1e-6)
 
 
 @given(st.lists(st.floats(0.0001, 1), min_size=1, max_size=15))

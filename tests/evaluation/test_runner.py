@@ -274,6 +274,7 @@ def start(directory, *words, **variables):
     return subprocess.Popen(command, env=environment, cwd=directory, stdout=pipe, stderr=pipe)
 
 
+@pytest.mark.slow
 def test_evaluate_stage_of_a_recipe_by_several_processes_writes_the_bytes_of_one(world, tmp_path):
     """Alone; with `processes: 2`; and as torchrun starts the same command twice."""
     paths = {name: world.path(name) for name in ("base", "adapted", "english")}

@@ -87,6 +87,14 @@ def test_megatron_flags_of_a_mixture_in_float8_with_small_gradients() -> None:
     assert "--use-distributed-optimizer" not in found
 
 
+def test_megatron_flags_of_a_shared_expert_and_of_weights_that_are_not_normalised() -> None:
+    found = flags(Workload(preset("qwen2-57b-a14b"), 4096, 256), Layout(data=8, expert=8))
+    assert found["--moe-shared-expert-intermediate-size"] == "20480"
+    assert {"--moe-shared-expert-gate", "--moe-router-pre-softmax", "--add-qkv-bias"} <= found.keys()
+    other = flags(Workload(preset("mixtral-8x7b"), 4096, 256), Layout(data=8, expert=8))
+    assert not {"--moe-shared-expert-gate", "--moe-router-pre-softmax"} & other.keys()
+
+
 def test_megatron_flags_in_float32_are_refused() -> None:
     with pytest.raises(InputError, match="16 bits"):
         megatron_flags(Workload(LLAMA.model, 8192, 1024, "float32"), Layout())

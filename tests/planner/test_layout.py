@@ -61,7 +61,7 @@ MIXTRAL = Workload(preset("mixtral-8x7b"), 4096, 256)
             replace(LLAMA, model=replace(LLAMA.model, heads=24, kv_heads=6, hidden_size=3072)),
             Layout(tensor=4),
             "tensor: 4 and 6 key-value heads divide neither way",
-            "1, 2, 3, 6, or a multiple of 6",
+            "1, 2, 3, 6, 12, 24 (from 6 on, heads are copied)",
         ),
     ],
 )

@@ -21,6 +21,7 @@ MEGATRON = KERNELS["megatron-lm"]
 LLAMA_8B = preset("llama-3.1-8b")
 MIXTRAL = preset("mixtral-8x7b")
 QWEN_MOE = preset("qwen3-30b-a3b")
+SHARED = preset("qwen2-57b-a14b")
 
 
 def workload(model: DecoderConfig = LLAMA_8B, length: int = 8192, batch: int = 1024, **more) -> Workload:
@@ -52,7 +53,8 @@ def test_published_estimate_of_70b_agrees_with_the_figure_of_the_float8_study() 
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-3.1-8b", "mixtral-8x7b", "qwen3-30b-a3b", "qwen2.5-0.5b", "qwen3-8b"]
+    "name",
+    ["llama-3.1-8b", "mixtral-8x7b", "qwen2-57b-a14b", "qwen3-30b-a3b", "qwen2.5-0.5b", "qwen3-8b"],
 )
 @pytest.mark.parametrize(("pipeline", "chunks"), [(1, 1), (2, 1), (4, 1), (2, 2)])
 def test_parameters_of_all_stages_are_those_of_the_model(name, pipeline, chunks) -> None:
@@ -70,6 +72,23 @@ def test_parameters_under_tensor_parallelism_copy_norms_and_routers_only() -> No
     )
     held = stage_parameters(workload(model), Layout(tensor=4), 0).total
     assert held == pytest.approx((model.parameters - copied) / 4 + copied)
+
+
+def test_a_shared_expert_is_cut_by_tensor_and_stays_where_experts_are_spread() -> None:
+    width, moe = SHARED.hidden_size, SHARED.moe
+    shared = SHARED.layers * 3 * width * moe.shared_size
+    experts = SHARED.layers * 3 * width * moe.intermediate_size * moe.experts
+    held = stage_parameters(workload(SHARED), Layout(data=8, tensor=4, expert=8, expert_tensor=1), 0)
+    assert held.experts == experts / 8
+    copied = SHARED.layers * width * (2 + moe.experts + 1) + width
+    cut = SHARED.parameters - experts - copied
+    assert held.dense == pytest.approx(cut / 4 + copied)
+    without = replace(SHARED, family="mixtral", intermediate_size=2560, moe=replace(
+        moe, normalise=True, shared_size=0
+    ))  # fmt: skip
+    other = stage_parameters(workload(without), Layout(data=8, tensor=4, expert=8, expert_tensor=1), 0)
+    biases = SHARED.layers * SHARED.head_dim * (SHARED.heads + 2 * SHARED.kv_heads)
+    assert held.dense - other.dense == (shared + biases) / 4 + SHARED.layers * width
 
 
 def test_experts_are_divided_by_expert_and_expert_tensor_degrees() -> None:
@@ -194,6 +213,22 @@ def test_sparse_layer_keeps_the_chosen_experts_columns_and_its_routing() -> None
     alone = busiest(workload(model), Layout(data=8, expert=8, expert_tensor=1), web_tool).activations
     mlp_of_the_web_tool = 2 * (h + 4 * q * moe.intermediate_size)
     assert alone == pytest.approx(8192 * model.layers * (attention - 2 * h + mlp_of_the_web_tool))
+
+
+def test_sparse_layer_keeps_the_shared_experts_columns_and_output_once() -> None:
+    moe, layout = SHARED.moe, Layout(data=8, expert=8, expert_tensor=1)
+    without = replace(SHARED, family="qwen3_moe", moe=replace(moe, shared_size=0))
+    found, other = (
+        busiest(workload(model), layout, MEGATRON).activations / (8192 * SHARED.layers)
+        for model in (SHARED, without)
+    )
+    norms = 2 * SHARED.head_dim * (SHARED.heads + SHARED.kv_heads)  # of queries and keys, which Qwen2-MoE lacks
+    assert found - other + norms == pytest.approx(8 * moe.shared_size + 2 * SHARED.hidden_size)
+    skewed = replace(MEGATRON, routing_imbalance=1.5)
+    uneven = busiest(workload(SHARED), layout, skewed).activations / (8192 * SHARED.layers)
+    routed = 2 * moe.experts_per_token * SHARED.hidden_size * 2
+    more = 0.5 * (8 * moe.experts_per_token * moe.intermediate_size + routed)
+    assert uneven - found == pytest.approx(more)
 
 
 def test_routing_imbalance_scales_what_experts_hold() -> None:

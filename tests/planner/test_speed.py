@@ -95,6 +95,26 @@ def test_experts_exchange_tokens_and_slower_across_nodes() -> None:
     assert inside.gradients < whole.gradients
 
 
+def test_a_shared_expert_takes_the_time_of_a_dense_feed_forward_of_its_width() -> None:
+    layout = Layout(data=8, tensor=2, expert=8, expert_tensor=1)
+    model = replace(preset("qwen2-57b-a14b"), layers=4)
+
+    def seconds(shared: int, tensor: int = 2, **more):
+        family = "qwen2_moe" if shared else "qwen3_moe"
+        shape = replace(model, family=family, moe=replace(model.moe, shared_size=shared, **more))
+        return time(replace(layout, tensor=tensor), Workload(shape, 4096, 64))
+
+    one, two, none = seconds(10240), seconds(20480), seconds(0)
+    assert two.products > one.products > none.products
+    # The 4 layers as dense ones of the same width: no experts, but the shared one's products.
+    dense = replace(model, family="qwen2", intermediate_size=10240, moe=None)
+    attention = replace(dense, intermediate_size=2)
+    thick, thin = (time(layout, Workload(shape, 4096, 64)).products for shape in (dense, attention))
+    assert one.products - none.products == pytest.approx(thick - thin, rel=0.05)
+    assert one.tensor > none.tensor
+    assert one.expert == none.expert
+
+
 def test_sharded_weights_are_gathered_where_nothing_hides_it() -> None:
     layout = Layout(data=8, sharding="weights")
     hidden, exposed = time(layout), time(layout, network_bandwidth=1e8, node=1)

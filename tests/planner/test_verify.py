@@ -19,7 +19,8 @@ from tsugiki.planner.memory import memory
 from tsugiki.training.loss import head_loss
 from tsugiki.training.optimizer import adamw
 
-NANOS = ["llama-nano", "mistral-nano", "qwen2-nano", "qwen3-nano", "mixtral-nano", "qwen3-moe-nano"]
+NANOS = ["llama-nano", "mistral-nano", "qwen2-nano", "qwen3-nano", "mixtral-nano"]
+NANOS += ["qwen2-moe-nano", "qwen3-moe-nano"]
 
 
 @pytest.mark.parametrize("name", NANOS)

@@ -52,6 +52,7 @@ def go(parallel, shape=SHAPE, **more):
     return found
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_tensor_and_data_parallel_stages_holds_the_whole_model_between_its_processes():
     first, last = go({"pipeline": 2, "tensor": 2, "data": 2}, precision="bfloat16")
     assert (first.rank, last.rank) == (0, 4)

@@ -37,7 +37,7 @@ work, job = Path(sys.argv[1]), json.loads(sys.argv[2])
 ROWS, LENGTH, STEPS = 8, 32, job["steps"]
 torch.set_num_threads(1)
 shape = replace(preset(job["preset"]), vocabulary_size=128, hidden_size=32, head_dim=8, **job["shape"])
-if shape.family == "qwen3_moe":
+if shape.family.startswith("qwen"):
     shape = replace(shape, moe=replace(shape.moe, experts=4, dense_layers=(0,)))
 Z_LOSS = 1e-3
 balancing = Balancing(0.05, 0.01, job.get("convention", "sequence"), job.get("bias", 0.0))
@@ -205,18 +205,22 @@ def test_a_dense_model_has_the_losses_of_one_process_in_every_layout_of_two(tmp_
 
 
 @pytest.mark.parametrize(
-    ("layouts", "steps"),
+    ("preset", "layouts", "steps"),
     [
-        (MIXTRAL_LAYOUTS, 3),
-        pytest.param(MIXTRAL_LAYOUTS, 20, marks=pytest.mark.slow),
-        pytest.param(SLOW_LAYOUTS, 20, marks=pytest.mark.slow),
+        ("mixtral-nano", MIXTRAL_LAYOUTS, 3),
+        ("qwen2-moe-nano", MIXTRAL_LAYOUTS, 3),  # a shared expert
+        *(
+            pytest.param(preset, layouts, 20, marks=pytest.mark.slow)
+            for preset in ("mixtral-nano", "qwen2-moe-nano")
+            for layouts in (MIXTRAL_LAYOUTS, SLOW_LAYOUTS)
+        ),
     ],
 )
 def test_a_mixture_of_experts_has_the_losses_of_one_process_in_every_layout(
-    tmp_path, in_processes, layouts, steps
+    tmp_path, in_processes, preset, layouts, steps
 ):
     results = in_processes(
-        SCRIPT, tmp_path, processes=4, preset="mixtral-nano", shape=MIXTRAL, steps=steps, layouts=layouts
+        SCRIPT, tmp_path, processes=4, preset=preset, shape=MIXTRAL, steps=steps, layouts=layouts
     )
     expected = results.pop("alone")
     assert expected[-1]["loss"] < expected[0]["loss"]

@@ -4,10 +4,13 @@ import importlib.util
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast
 from tsugiki.errors import RecipeError
 from tsugiki.models.config import MixtureOfExperts, preset
+from tsugiki.models.decoder import Decoder
+from tsugiki.models.layers import Linear
 from tsugiki.training.planning import layout_problems
 from tsugiki.training.precision import recipes
 from tsugiki.training.precision.recipes import (
@@ -216,6 +219,18 @@ def test_a_mixture_of_experts_is_told_how_little_is_in_float8():
     # attention 4 h^2 of 30 of 32 layers, against 2 experts of 3 h f
     share = 30 / 32 * 4 * 4096**2 / (4 * 4096**2 + 6 * 4096 * 14336)
     assert f"{100 * share:.0f} % of the layers' multiplications" in found[0]
+
+
+def test_a_shared_expert_is_in_float8_as_a_dense_feed_forward_is():
+    shape = preset("qwen1.5-moe-a2.7b")
+    found = {matrix.name: matrix for matrix in recipes.matrices_of(shape, 3)}
+    with torch.device("meta"):
+        modules = dict(Decoder(shape, layers=[3]).named_modules())
+    linear = {name: one for name, one in modules.items() if type(one) is Linear and ".layers." in name}
+    assert found.keys() == linear.keys()
+    for name, matrix in found.items():
+        assert (matrix.outputs, matrix.inputs) == (linear[name].out_features, linear[name].in_features)
+    assert found["model.layers.3.mlp.shared_expert.down_proj"].cut == "inputs"
 
 
 def test_without_torchao_the_plan_says_what_to_install(monkeypatch):

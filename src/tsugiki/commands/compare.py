@@ -176,6 +176,9 @@ def _lines(found: Mapping[str, Any], alignments: Sequence[Alignment], *, every: 
     if left_out:
         yield "\nNot aligned, and left out:"
         yield from (f"  {one_line(said(one), 2000)}" for one in left_out)
+    if found["notes"]:
+        yield "\nOn the intervals:"
+        yield from (f"  {one_line(note, 2000)}" for note in found["notes"])
     if found["alarms"]:
         yield "\nAlarms:"
         yield from (f"  {one_line(alarm, 2000)}" for alarm in found["alarms"])

@@ -177,10 +177,12 @@ def _rehearse(recipe: Recipe, name: str, config: Config, runs: Path, *, json: bo
         return
     print(f"{name}: {exact(shape.parameters)} parameters, {config.parallel.text}\n")
     print("\n".join(_table(found)))
+    reckoned = (
+        "can't forecast this layout" if forecast is None else f"reckons with {fixed(forecast / GIB, 1)} GiB"
+    )
     print(
-        f"\nplan reckons with {fixed(forecast / GIB, 1)} GiB for the busiest device, the runtime's and "
-        "communicators' buffers included; counted here: "
-        f"{fixed(max(one.peak_bytes for one in found) / GIB, 1)} GiB without that."
+        f"\nplan {reckoned} for the busiest device, the runtime's and communicators' buffers included; "
+        f"counted here: {fixed(max(one.peak_bytes for one in found) / GIB, 1)} GiB without that."
     )
     for one in found[:1] if found[0].not_run else ():
         print(f"No micro-batch went through: {one.not_run}. Activations are not counted.")

@@ -9,5 +9,10 @@ from tsugiki.commands.vocabulary_measure import measure
 
 app = App(name="vocabulary", help_format="markdown")
 app.default(stage_commands.vocabulary)
-app.command(stage_commands.vocabulary, name="extend", show=False)  # the same by a name of its own
+app.command(  # the same by a name of its own
+    stage_commands.vocabulary,
+    name="extend",
+    help="Extend a model's tokenizer and embeddings for a language; the same as `tsugiki vocabulary` alone.",
+    show=False,
+)
 app.command(measure, name="measure")

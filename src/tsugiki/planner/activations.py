@@ -3,7 +3,8 @@
 Symbols as in `parameters`. In bfloat16 and with sequence parallelism, a dense layer keeps of each token
 2h (norm) + 2h (attention's input) + 2aH + 4kH + 2aH + 2h (norm) + 2h (feed-forward's input) + 8f bytes, all
 cut by t; together s b h (12 + 4 k/a + 8 f/h) / (c t) where aH = h (arXiv 2411.06465, eq. 12, as in the
-authors' code). Which of them a framework keeps is set by `Kernels`.
+authors' code). Which of them a framework keeps is set by `Kernels`. A sparse layer has the columns of the
+experts of a token for f, and those of the shared expert.
 """
 
 from __future__ import annotations
@@ -61,14 +62,19 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
     routed = _routed(workload, layout, kernels)
     mask = workload.sequence_length if kernels.gathers_keys and layout.context > 1 else 0
     width = model.intermediate_size
-    experts = 0.0
+    experts, shared = 0.0, 0.0
     if model.moe is not None:
         experts = model.moe.experts_per_token * model.moe.intermediate_size * kernels.routing_imbalance
+        experts += model.moe.shared_size
+    if model.moe is not None and model.moe.shared_size:
+        # its output, which its gate multiplies, and under tensor parallelism its input, gathered by itself
+        shared = hidden + (gathered if tensor > 1 and kernels.keeps_gathered else 0.0)
     if recompute == "selective" and kernels.selective == "products":
         # the layer's input, the results of all products (those of o and down are cut like the stream only
         # afterwards), attention's output, and its mask (boolean, as was seen: `tsugiki planner verify`)
         base = hidden + 2 * hidden * tensor + 2 * queries + 2 * keys + statistics + mask
-        return base + 2 * width * column, base + 2 * experts * column + routed
+        shared = bool(shared) * hidden * tensor  # the result of its product down
+        return base + 2 * width * column, base + 2 * experts * column + routed + shared
     if recompute == "selective" and kernels.selective == "every-other-product":
         base = hidden * (1 + tensor) + 2 * queries + keys + statistics
         return base + width * column, base + experts * column + routed
@@ -76,7 +82,7 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
     attention = norm * hidden + gathered + queries + 2 * keys + operand * queries + own_norms + statistics
     attention += mask * size + (2 * keys * (layout.context - 1) if mask else 0.0)
     base = attention + norm * hidden + gathered
-    return base + saved * width * column, base + saved * experts * column + routed
+    return base + saved * width * column, base + saved * experts * column + routed + shared
 
 
 def _routed(workload: Workload, layout: Layout, kernels: Kernels) -> float:
@@ -103,7 +109,8 @@ def _transient(workload: Workload, layout: Layout) -> float:
     gathered = 2 * model.hidden_size * size if layout.tensor > 1 else 0.0
     width = float(model.intermediate_size if workload.sparse_before[-1] < model.layers else 0)
     if model.moe is not None:
-        width = max(width, model.moe.experts_per_token * model.moe.intermediate_size)
+        chosen = model.moe.experts_per_token * model.moe.intermediate_size
+        width = max(width, chosen, model.moe.shared_size)
     return gathered + 3 * width * size / layout.tensor
 
 

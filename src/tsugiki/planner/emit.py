@@ -50,6 +50,10 @@ def _megatron_model(model: DecoderConfig) -> Iterator[str]:
         yield f"--moe-ffn-hidden-size {model.moe.intermediate_size} --moe-grouped-gemm"
         yield "--moe-token-dispatcher-type alltoall --moe-router-load-balancing-type aux_loss"
         yield f"--moe-aux-loss-coeff {model.moe.balance_coefficient:g}"
+        if not model.moe.normalise:  # by default the softmax is over the chosen experts
+            yield "--moe-router-pre-softmax"
+        if model.moe.shared_size:
+            yield f"--moe-shared-expert-intermediate-size {model.moe.shared_size} --moe-shared-expert-gate"
 
 
 def _megatron_layout(workload: Workload, layout: Layout) -> Iterator[str]:

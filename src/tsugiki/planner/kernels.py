@@ -28,6 +28,8 @@ class Kernels:
     bfloat16 ones (Megatron). whole_gradients: gradients of several micro-batches add up whole, in float32,
     and are shared out after the last one only (FSDP2 without synchronisation between micro-batches; torch's
     pipelines always do so, and keep weights gathered meanwhile).
+    copies_alone: one process alone keeps a copy of all weights in the products' type until the backward pass
+    is over (torch.autocast), where several gather one layer after the other.
     experts_follow_tensor: experts are cut as everything else is, and spread over data and context processes
     only. communicator_bytes: buffers of one NCCL communicator.
     context_bytes: CUDA context, libraries and workspace of a process.
@@ -47,6 +49,7 @@ class Kernels:
     routing_imbalance: float = 1.0
     master_weights: bool = False
     whole_gradients: bool = False
+    copies_alone: bool = False
     experts_follow_tensor: bool = False
     communicator_bytes: float = 0.5e9
     context_bytes: float = 0.5 * 2**30
@@ -85,6 +88,7 @@ KERNELS: Mapping[str, Kernels] = {
         selective="products",
         master_weights=True,
         whole_gradients=True,
+        copies_alone=True,
         experts_follow_tensor=True,
     ),
 }

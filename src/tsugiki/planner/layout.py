@@ -149,6 +149,12 @@ def layout_problems(workload: Workload, layout: Layout, gpus: int | None = None)
             f"data x tensor x pipeline x context has to be {gpus}",
             "data",
         )
+    yield from division_problems(workload, layout)
+    yield from _schedule_problems(workload, layout)
+
+
+def division_problems(workload: Workload, layout: Layout) -> Iterator[Problem]:
+    """Every degree that does not divide what it cuts, each with the degrees that would."""
     model = workload.model
     shares = [
         ("tensor", layout.tensor, "query heads", model.heads),
@@ -157,7 +163,8 @@ def layout_problems(workload: Workload, layout: Layout, gpus: int | None = None)
         ("micro_batch", layout.data * layout.micro_batch, "sequences of a batch", workload.batch),
     ]
     if workload.sparse_before[-1] < model.layers:
-        shares.append(("tensor", layout.tensor, "the width of the feed-forward", model.intermediate_size))
+        width = model.intermediate_size
+        shares.append(("tensor", layout.tensor, "the width of the feed-forward layers", width))
     if layout.context > 1:  # each rank takes one early and one late piece, so that causal work is even
         shares.append(("context", 2 * layout.context, "tokens of a sequence", workload.sequence_length))
     part = workload.sequence_length // layout.context
@@ -169,18 +176,18 @@ def layout_problems(workload: Workload, layout: Layout, gpus: int | None = None)
                 f"degrees that do: {', '.join(map(str, divisors(size, 64)))}",
                 where,
             )
-    yield from _group_problems(workload, layout)
+    keys, tensor = model.kv_heads, layout.tensor
+    if keys % tensor and tensor % keys:
+        fitting = [n for n in divisors(model.heads, 64) if keys % n == 0 or n % keys == 0]
+        yield Problem(
+            f"tensor: {tensor} and {keys} key-value heads divide neither way",
+            f"degrees that do: {', '.join(map(str, fitting))} (from {keys} on, heads are copied)",
+            "tensor",
+        )
     yield from _expert_problems(workload, layout)
 
 
-def _group_problems(workload: Workload, layout: Layout) -> Iterator[Problem]:
-    keys, tensor = workload.model.kv_heads, layout.tensor
-    if keys % tensor and tensor % keys:
-        yield Problem(
-            f"tensor: {tensor} and {keys} key-value heads divide neither way",
-            f"degrees that do: {', '.join(map(str, divisors(keys, 64)))}, or a multiple of {keys}",
-            "tensor",
-        )
+def _schedule_problems(workload: Workload, layout: Layout) -> Iterator[Problem]:
     count = layout.micro_batches(workload)
     if layout.pipeline > 1 and count < layout.pipeline:
         yield Problem(

@@ -151,12 +151,15 @@ def gathered_bytes(
     In the type of the products: the embedding and the head, which stay, and two layers (one in use, one on
     its way); and one layer's gradients, whole in that type and in float32 on their way to the others. With a
     pipeline, or where `whole_gradients`, several micro-batches leave whole float32 gradients of all layers.
-    Where weights are float32 and not shared, the copy in bfloat16 of one layer.
+    Where weights are float32 and not shared, the copy in bfloat16 of one layer, or of all of them
+    (`copies_alone`).
     """
     size = element_bytes(workload)
     spread = layout.sharding == "weights" and layout.sharing * layout.tensor > 1
     if not spread:
-        return size * parameters.layer if kernels.master_weights and size < FLOAT32 else 0.0
+        if not kernels.master_weights or size >= FLOAT32:
+            return 0.0
+        return size * (parameters.total if kernels.copies_alone and layout.world == 1 else parameters.layer)
     several = layout.micro_batches(workload) > 1
     if layout.pipeline > 1 and several:
         return (size + FLOAT32) * parameters.total

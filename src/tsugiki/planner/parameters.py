@@ -58,7 +58,8 @@ def attention_matrices(model: DecoderConfig) -> int:
 def stage_parameters(workload: Workload, layout: Layout, stage: int) -> StageParameters:
     """P_i = l (attention + feed-forward) / t + copied vectors + [first] h v / t + [last] (h + h v / t).
 
-    Norms are copied over the tensor group, and so are routers; biases of queries, keys and values are cut.
+    Norms are copied over the tensor group, and so are routers and the gates of shared experts; biases of
+    queries, keys and values are cut. A shared expert is cut as a dense feed-forward, and counted in `dense`.
     A tied matrix that is needed on two stages is held by both (Megatron adds up their gradients).
     """
     model, tensor = workload.model, layout.tensor
@@ -67,15 +68,16 @@ def stage_parameters(workload: Workload, layout: Layout, stage: int) -> StagePar
     feed_forward = 3 * model.hidden_size * model.intermediate_size
     biases = model.features.qkv_biases * model.head_dim * (model.heads + 2 * model.kv_heads)
     copied = 2 * model.hidden_size + model.features.qk_norms * 2 * model.head_dim
-    router, experts = 0.0, 0.0
+    router, experts, shared = 0.0, 0.0, 0.0
     if model.moe is not None:
-        router = model.hidden_size * model.moe.experts
+        router = model.hidden_size * (model.moe.experts + bool(model.moe.shared_size))
+        shared = 3 * model.hidden_size * model.moe.shared_size
         one = 3 * model.hidden_size * model.moe.intermediate_size
         experts = one * model.moe.experts / (layout.expert * layout.experts_tensor)
     first, last = stage == 0, stage == layout.pipeline - 1
     ends = int(first) + int(last and not (first and model.tied_embeddings))
     root = ends * model.hidden_size * model.vocabulary_size / tensor + int(last) * model.hidden_size
-    matrices = layers * attention / tensor + (layers - sparse) * feed_forward / tensor
+    matrices = (layers * attention + (layers - sparse) * feed_forward + sparse * shared) / tensor
     vectors = layers * (biases / tensor + copied) + sparse * router
     common = attention / tensor + copied + biases / tensor
     return StageParameters(
@@ -83,7 +85,8 @@ def stage_parameters(workload: Workload, layout: Layout, stage: int) -> StagePar
         experts=sparse * experts,
         matrices=matrices + sparse * experts,
         root=root,
-        layer=common + max(feed_forward / tensor if sparse < layers else 0.0, router + experts),
+        layer=common
+        + max(feed_forward / tensor if sparse < layers else 0.0, router + shared / tensor + experts),
     )
 
 
@@ -108,6 +111,9 @@ def largest_shard(workload: Workload, layout: Layout, stage: int, processes: int
         (2 * layers * model.features.qk_norms, model.head_dim, 1),
         (sparse, 0 if model.moe is None else model.moe.experts, width),
     ]
+    if model.moe is not None and model.moe.shared_size:
+        shared = model.moe.shared_size // tensor
+        shapes += [(2 * sparse, shared, width), (sparse, width, shared), (sparse, 1, width)]
     first, last = stage == 0, stage == layout.pipeline - 1
     ends = int(first) + int(last and not (first and model.tied_embeddings))
     shapes += [(ends, model.vocabulary_size // tensor, width), (int(last), width, 1)]

@@ -206,6 +206,10 @@ def _products(bench: Bench, sparse: float) -> float:
         up = bench.product_seconds(rows / local, width, 2 * inner)
         down = bench.product_seconds(rows / local, inner, width)
         found += sparse * (local * (up + down) + bench.product_seconds(tokens / tensor, width, local))
+        shared = model.moe.shared_size / tensor
+        if shared:
+            found += sparse * bench.product_seconds(tokens, width, 2 * shared)
+            found += sparse * bench.product_seconds(tokens, shared, width)
     return found
 
 
@@ -227,14 +231,16 @@ def _elementwise(bench: Bench, sparse: float) -> float:
     """Norms, residual sums, rotary embedding and SwiGLU of one layer, forward; reads and writes of memory.
 
     In elements of a token: norms 4h, sums 6h, rotation 2 (a + k) H, SwiGLU 3f; of experts also the copies of
-    tokens that go and come, 4 q h.
+    tokens that go and come, 4 q h; of a shared expert its gate's product and the sum, 5 h.
     """
     model = bench.workload.model
     width = (1 - sparse) * model.intermediate_size
     moved = 0.0
     if model.moe is not None:
         width += sparse * model.moe.experts_per_token * model.moe.intermediate_size
+        width += sparse * model.moe.shared_size
         moved = sparse * 4 * model.moe.experts_per_token * model.hidden_size
+        moved += sparse * 5 * bool(model.moe.shared_size) * model.hidden_size
     moved += 10 * model.hidden_size + 2 * (model.heads + model.kv_heads) * model.head_dim + 3 * width
     return bench.memory_seconds(moved * element_bytes(bench.workload) * bench.tokens / bench.layout.tensor)
 
@@ -256,7 +262,8 @@ def _tensor(bench: Bench, sparse: float) -> float:
 
     Two of each forward and four of them backward are waited for; the backward pass gathers the inputs of two
     products again and scatters their gradients while others are computed (Megatron). Full recomputation
-    repeats the forward ones. Experts that are cut exchange q copies of their tokens.
+    repeats the forward ones. Experts that are cut exchange q copies of their tokens. A shared expert's tokens
+    are gathered and scattered as a dense feed-forward's.
     """
     layout, model = bench.layout, bench.workload.model
     count, size = layout.tensor, element_bytes(bench.workload)
@@ -265,7 +272,8 @@ def _tensor(bench: Bench, sparse: float) -> float:
         volume = bench.tokens * model.hidden_size * size
         once = (count - 1) / count * volume / bench.bandwidth(count, 1) + bench.latency(count, 1)
         waited = 6 + 4 * (layout.recompute == "full")
-        found = once * (waited + 4 * bench.busy(count, 1)) * (1 - sparse / 2)
+        without = sparse if model.moe is None or not model.moe.shared_size else 0.0
+        found = once * (waited + 4 * bench.busy(count, 1)) * (1 - without / 2)
     cut = layout.experts_tensor
     if model.moe is not None and cut > 1:
         volume = bench.tokens / count * model.moe.experts_per_token * cut * model.hidden_size * size

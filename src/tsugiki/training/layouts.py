@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tsugiki.models.config import DecoderConfig
 from tsugiki.planner.devices import ACCELERATORS
-from tsugiki.planner.kernels import KERNELS
-from tsugiki.planner.layout import Layout, Precision, Workload, layout_problems
+from tsugiki.planner.kernels import KERNELS, Kernels
+from tsugiki.planner.layout import Layout, Precision, Workload, division_problems, layout_problems
 from tsugiki.planner.memory import busiest
 from tsugiki.planner.speed import step_time
-from tsugiki.training.memory import training_bytes
+from tsugiki.training.memory import LOGIT_ELEMENTS, PROCESS_BYTES
 
 if TYPE_CHECKING:
     from tsugiki.training.stage import Config
@@ -40,17 +41,23 @@ def planned(shape: DecoderConfig, config: Config, rows: int) -> tuple[Workload, 
     return Workload(shape, config.sequence_length, config.sequences_per_step, precision), layout
 
 
-def busiest_bytes(shape: DecoderConfig, config: Config, rows: int) -> float:
-    """The peak of the busiest device: by the planner, or by `memory` where the planner has no say."""
-    return planned_bytes(shape, config, rows) or training_bytes(shape, config, rows)
-
-
-def planned_bytes(shape: DecoderConfig, config: Config, rows: int) -> float | None:
-    """The peak of the busiest accelerator, all parts of `planner.memory`; None where `is_planned` is not."""
-    if not is_planned(shape, config, rows):
-        return None
+def busiest_bytes(shape: DecoderConfig, config: Config, rows: int) -> float | None:
+    """The peak of the busiest device, all parts of `planner.memory`; None where degrees don't divide."""
     workload, layout = planned(shape, config, rows)
-    return busiest(workload, layout, KERNELS["tsugiki"]).total
+    if any(division_problems(workload, layout)):
+        return None
+    return busiest(workload, layout, kernels_of(config)).total
+
+
+def kernels_of(config: Config) -> Kernels:
+    """What the planner is to assume of our kernels.
+
+    On a CPU chunks of logits are smaller, and the process itself is counted in place of a GPU's context.
+    """
+    ours = KERNELS["tsugiki"]
+    if config.parallel.product > 1 or config.device == "cuda" or config.hardware not in {None, "cpu"}:
+        return ours
+    return replace(ours, logit_chunk=LOGIT_ELEMENTS["cpu"], context_bytes=PROCESS_BYTES)
 
 
 def planned_step_seconds(shape: DecoderConfig, config: Config, rows: int, device: str) -> float | None:

@@ -1,7 +1,7 @@
 """What a training run will take, from shapes and sizes alone: no torch, no files, no work.
 
-Formulas and their sources: `planner`, through `layouts.py`, for several processes; for one, `memory.py` for
-bytes, `DecoderConfig.training_flops_per_token` for operations and `devices.py` for speeds.
+Formulas and their sources: `planner`, through `layouts.py`, for bytes and for the speed of several processes;
+for that of one, `DecoderConfig.training_flops_per_token` for operations and `devices.py` for speeds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tsugiki.artifacts.processes import usable_cores
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset, spike_no_more
-from tsugiki.planner.layout import divisors
+from tsugiki.planner.layout import division_problems, divisors
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
-from tsugiki.training.layouts import busiest_bytes, planned_step_seconds
+from tsugiki.training.layouts import busiest_bytes, planned, planned_step_seconds
 from tsugiki.training.memory import checkpoint_bytes
 from tsugiki.training.outside import place_of
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
@@ -155,6 +155,10 @@ def _model_facts(config: Config, inputs: Forecasts) -> Mapping[str, Any]:
     return {} if known is None else known.facts
 
 
+ASKED_AS = {"micro_batch": "data", "expert_tensor": "tensor"}
+"""The planner's names of degrees that a train stage does not have, and what its own is called."""
+
+
 def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
     """Every way in which the degrees of parallelism don't divide the model or the batch."""
     parallel = config.parallel
@@ -167,41 +171,7 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             "parallel",
             "here",
         )
-    shares = [
-        ("tensor", parallel.tensor, "query heads", shape.heads),
-        *(("tensor", parallel.tensor, *width) for width in _feed_forward_widths(shape)),
-        ("tensor", parallel.tensor, "entries of the vocabulary", shape.vocabulary_size),
-        ("pipeline", parallel.pipeline, "layers", shape.layers),
-        ("data", parallel.data, "sequences of a batch", rows),
-    ]
-    if parallel.context > 1:  # each rank takes one early and one late piece, so that causal work is even
-        shares.append(("context", 2 * parallel.context, "tokens of a sequence", config.sequence_length))
-    if parallel.expert > 1:
-        shares.append(("expert", parallel.expert, "experts", shape.moe.experts if shape.moe else 1))
-    part = config.sequence_length // (2 * parallel.context)
-    shares.append(("tensor", parallel.tensor, "tokens of a process's part of a sequence", part))
-    for name, degree, what, size in shares:
-        if size % degree:
-            yield Problem(
-                f"parallel.{name}: {degree} does not divide {what} ({size})",
-                f"degrees that do: {', '.join(map(str, divisors(size, 64)))}",
-                f"parallel.{name}",
-            )
-    if shape.kv_heads % parallel.tensor and parallel.tensor % shape.kv_heads:
-        yield Problem(
-            f"parallel.tensor: {parallel.tensor} and {shape.kv_heads} key-value heads divide neither way",
-            "choose a degree that divides them, or a multiple of them (they are copied then): "
-            + ", ".join(str(n) for n in divisors(shape.heads, 64) if n % shape.kv_heads == 0),
-            "parallel.tensor",
-        )
-    elif shape.kv_heads * shape.head_dim % parallel.tensor:
-        copies = parallel.tensor // shape.kv_heads
-        yield Problem(
-            f"parallel.tensor: {copies} processes share each key-value head, and do not divide its dimension "
-            f"({shape.head_dim})",
-            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in divisors(shape.head_dim, 64))}",
-            "parallel.tensor",
-        )
+    yield from _division_problems(config, shape)
     yield from float8_problems(config, shape, micro_batch_rows(config))
     if config.prompts and parallel.product > 1:
         yield Problem(
@@ -220,12 +190,31 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
         )
 
 
-def _feed_forward_widths(shape: DecoderConfig) -> Iterator[tuple[str, int]]:
-    """What tensor parallelism cuts: the width of dense layers, and of experts, as far as there are any."""
-    if not all(shape.is_sparse(layer) for layer in range(shape.layers)):
-        yield "the width of the feed-forward layers", shape.intermediate_size
-    if shape.moe is not None:
-        yield "the width of the experts", shape.moe.intermediate_size
+def _division_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
+    """What the planner says of degrees that do not divide, in a recipe's words; and what our engine asks."""
+    parallel = config.parallel
+    workload, layout = planned(shape, config, rows=1)
+    for problem in division_problems(workload, replace(layout, chunks=1)):
+        where = ASKED_AS.get(problem.where, problem.where)
+        said = problem.message.removeprefix(problem.where)
+        yield replace(problem, message=f"parallel.{where}{said}", where=f"parallel.{where}")
+    part = config.sequence_length // parallel.context
+    if part % parallel.tensor == 0 and part // 2 % parallel.tensor:
+        yield Problem(
+            f"parallel.tensor: {parallel.tensor} does not divide half of a process's part of a sequence "
+            f"({part // 2} tokens)",
+            f"degrees that do: {', '.join(map(str, divisors(part // 2, 64)))}",
+            "parallel.tensor",
+        )
+    divided = shape.kv_heads % parallel.tensor == 0 or parallel.tensor % shape.kv_heads == 0
+    if divided and shape.kv_heads * shape.head_dim % parallel.tensor:
+        copies = parallel.tensor // shape.kv_heads
+        yield Problem(
+            f"parallel.tensor: {copies} processes share each key-value head, and do not divide its dimension "
+            f"({shape.head_dim})",
+            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in divisors(shape.head_dim, 64))}",
+            "parallel.tensor",
+        )
 
 
 def _tokens(
@@ -343,8 +332,10 @@ def _float8_device_problems(config: Config, name: str) -> Iterator[Problem]:
         )
 
 
-def _memory_problems(config: Config, name: str, device: Device, memory_bytes: float) -> Iterator[Problem]:
-    if device.memory_bytes is not None and memory_bytes > device.memory_bytes:
+def _memory_problems(
+    config: Config, name: str, device: Device, memory_bytes: float | None
+) -> Iterator[Problem]:
+    if memory_bytes is not None and device.memory_bytes is not None and memory_bytes > device.memory_bytes:
         yield Problem(
             f"the busiest device needs about {memory_bytes / GIB:.1f} GiB; "
             f"one {name} has {device.memory_bytes / GIB:.0f} GiB",

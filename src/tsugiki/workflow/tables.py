@@ -136,13 +136,13 @@ def print_standings(plan: Plan) -> None:
     """A row a stage: its state, when it was made, how long it took, and why it is not done."""
     console = Console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("stage", "kind", "state", "finished", "took", "why"):
-        table.add_column(title, overflow="fold")
+    for title in ("stage", "kind", "state", "finished (UTC)", "took", "why"):
+        table.add_column(title, overflow="fold", no_wrap=title == "finished (UTC)")
     for stage in plan.stages:
         standing = stage.standing
         made = standing.manifest.provenance if standing.manifest else {}
         took = taken(float(made["seconds"])) if "seconds" in made else ""
-        finished = str(made.get("finished", ""))
+        finished = str(made.get("finished", ""))[:16].replace("T", " ")  # to the minute
         table.add_row(
             escape(standing.name), standing.kind, _state(standing), finished, took, escape(standing.detail)
         )

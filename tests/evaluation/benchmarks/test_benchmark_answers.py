@@ -146,6 +146,18 @@ def test_xlsum_published_needs_the_models_tokens_for_lengths_and_bigrams():
     assert "published" not in rows_of("xlsum-ja", Telling([gold]))[0]["other"]
 
 
+def test_humaneval_published_prompt_and_program_together_have_1024_tokens():
+    backend = Telling(["    return 1\n"])
+    task = load_task("humaneval")
+    benchmark = Benchmark(task, "published", settings_of(task, "published"))
+    material = read_material(task, benchmark.settings, sample_store())
+    [item] = questions_of(task, benchmark.settings, material, name="h", dataset="s", most=1, seed=0)
+    [prompt] = benchmark._prompts(backend, [(item, 0)])
+    assert prompt.maximum_tokens == 1023 - (len(item.prompt) + 1) // 2
+    with pytest.raises(DependencyError, match="does not tell"):
+        benchmark._prompts(Known(), [(item, 0)])
+
+
 def test_mgsm_last_number_of_the_text_counts():
     answers = ["12/3=4。答えは4です。", "15×6で９０です", "1,200-450=750"]
     rows = rows_of("mgsm-ja", Known(answers), "published")
@@ -165,7 +177,7 @@ def test_programs_run_in_the_sandbox_ten_samples_an_item():
     except DependencyError as error:
         pytest.skip(str(error))
     right, wrong = "    return 2 * number\n", "    while True: pass\n"
-    backend = Known([right, right, wrong.replace("while True: pass", "return 0"), ""])
+    backend = Telling([right, right, wrong.replace("while True: pass", "return 0"), ""])
     rows = [row for row in rows_of("humaneval", backend, "published") if row["item"].endswith("sample-0")]
     assert [row["sample"] for row in rows] == list(range(10))
     assert scores(rows) == [1, 1, 0, 0, 1, 1, 0, 0, 1, 1] == scores(rows, "published")

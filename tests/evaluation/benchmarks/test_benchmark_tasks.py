@@ -154,7 +154,7 @@ def test_prompt_of_xwino_puts_both_candidates_before_one_ending():
 
 def test_published_caps_are_tokens_and_corrected_ones_are_bytes():
     caps = {"jcommonsenseqa": 1, "jmmlu": 1, "jemhopqa": 15, "niilc": 180, "jsquad": 25, "bbh": 1024}
-    caps |= {"mgsm-ja": 256, "wmt20-en-ja": 256, "humaneval": 1024, "xlsum-ja": "gold + 10"}
+    caps |= {"mgsm-ja": 256, "wmt20-en-ja": 256, "humaneval": "1024 - prompt", "xlsum-ja": "gold + 10"}
     assert {name: published(name).generation.maximum_tokens for name in caps} == caps
     for name in caps:
         assert settings_of(load_task(name), "corrected").generation.maximum_tokens is None
@@ -167,6 +167,17 @@ def test_published_stops_and_sampling_are_those_of_the_harness():
     code = published("humaneval").generation
     assert code.stops == ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
     assert (code.samples, code.temperature, code.top_p, code.top_k) == (10, 0.2, 0.95, 0)
+
+
+@pytest.mark.parametrize("name", ["wmt21-en-ja", "wmt21-ja-en", "wmt22-en-ja", "wmt22-ja-en"])
+def test_prompts_of_later_wmt_sets_are_those_of_wmt20_with_examples_of_the_other_year(name):
+    like = settings_of(load_task(f"wmt20-{name[6:]}"), "corrected")
+    task = load_task(name)
+    assert settings_of(task, "corrected") == settings_of(task, "published") == like
+    assert task.group == "beside"
+    for item in questions(name):
+        assert item.prompt.count("English phrase:") == 5
+        assert not any(other.references[0] in item.prompt for other in questions(name))
 
 
 def test_published_examples_of_wmt_are_test_sentences_and_corrected_ones_are_not():

@@ -131,6 +131,9 @@ class Benchmark:
         if how.maximum_tokens == "gold + 10":
             golds = _pieces(backend, [question.references[0] for question, _ in asked], self.name)
             caps = [len(gold) + 10 for gold in golds]
+        elif how.maximum_tokens == "1024 - prompt":
+            prompts = _pieces(backend, [question.prompt for question, _ in asked], self.name)
+            caps = [max(1, 1024 - 1 - len(prompt)) for prompt in prompts]
         elif how.maximum_tokens is not None:
             caps = [how.maximum_tokens] * len(asked)
         return [

@@ -109,12 +109,14 @@ class Generation(_Strict):
     """How text is written.
 
     maximum_tokens: a cap in the model's own tokens, as published runs had them; "gold + 10": as many as the
-    reference has, and ten (published XL-Sum). samples: how many for each item. temperature: None is greedy.
+    reference has, and ten (published XL-Sum); "1024 - prompt": prompt and answer together have 1,024, the
+    beginning-of-sequence token included (published HumanEval). samples: how many for each item. temperature:
+    None is greedy.
     """
 
     stops: tuple[str, ...] = ()
     maximum_bytes: int = Field(gt=0)
-    maximum_tokens: int | Literal["gold + 10"] | None = None
+    maximum_tokens: int | Literal["gold + 10", "1024 - prompt"] | None = None
     samples: int = Field(default=1, ge=1, le=200)
     temperature: float | None = Field(default=None, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -230,7 +232,7 @@ class TaskSpec(_Strict):
     """A whole task. items: how many there are in the full data, None where that is not known for sure."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    group: Literal["nineteen", "safety", "own"] = "nineteen"
+    group: Literal["nineteen", "beside", "safety", "own"] = "nineteen"
     title: str
     language: str
     metric: str

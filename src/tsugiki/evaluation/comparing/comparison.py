@@ -11,6 +11,7 @@ from tsugiki.errors import InputError
 from tsugiki.evaluation.comparing.alarms import alarms_of, without_errors
 from tsugiki.evaluation.comparing.groups import group_rows
 from tsugiki.evaluation.comparing.judging import Judged, Settings, entry, judge, rounded
+from tsugiki.evaluation.comparing.notes import notes_of
 from tsugiki.evaluation.comparing.regression import regressions
 from tsugiki.evaluation.comparing.wording import Plan, Sides, pair_sentence
 from tsugiki.evaluation.statistics.averages import average_estimates
@@ -55,6 +56,7 @@ def compare(table: pa.Table, measures: Mapping[str, Measure], settings: Settings
         "averages": averaged,
         "regressions": regressions(tasks, averaged, settings),
         "generations": _generations([row for row in rows if row["task"] not in measures], settings),
+        "notes": notes_of(judged),
         "alarms": [*gaps, *alarms_of(rows, tasks, settings.models)],
     }
 
@@ -65,10 +67,11 @@ def _method(settings: Settings) -> str:
     return (
         f"Bits per byte are ratios of sums over items, with {share} intervals by the symmetric bootstrap-t "
         f"over clusters of items that are not independent ({settings.draws} draws, seed {settings.seed}). "
-        "Right or wrong: Wilson's interval, with the effective number of items where they come in clusters; "
-        "other scores: the CLT with Bell and McCaffrey's clustered error, the bootstrap where very skewed; "
-        "corpus metrics: the bootstrap of their sums. Models are compared on the same items (paired): exact "
-        "McNemar, by clusters where there are any, paired t, or paired bootstrap. Several samples of an item "
+        "Right or wrong: Wilson's interval; other scores from 0 to 1, and answers in clusters: the same with "
+        "the effective number of items from Bell and McCaffrey's clustered error, and Student's t; "
+        "corpus metrics: the bootstrap of their sums. Models are compared on the same items (paired): mid-p "
+        "McNemar with Tango's interval, the exact test of signs of clusters, paired t, or paired bootstrap. "
+        "Several samples of an item "
         f"are averaged first. p-values are adjusted by {adjusted} over all pairs in all tasks. Averages: the "
         "tasks fixed, clusters resampled whole. Detectable: the difference found with power "
         f"{settings.power:g}."

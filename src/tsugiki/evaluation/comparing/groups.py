@@ -22,7 +22,8 @@ class Group:
 
     numerator_IM and denominator_I: value of a model = sum of its numerators / sum of the denominators.
     sums_IMS: what a corpus metric adds up instead; None for other tasks. other_IM: other ways to score, by
-    name; NaN where an item has none. Several samples of an item were averaged.
+    name; NaN where an item has none. Several samples of an item were averaged. clusters_known: whether any
+    row says what items share; else each is a cluster of its own.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Group:
     sums_IMS: Array | None = None
     other_IM: Mapping[str, Array] = field(default_factory=dict)
     samples: int = 1
+    clusters_known: bool = True
 
     @property
     def mean(self) -> bool:
@@ -77,6 +79,7 @@ def group_rows(rows: Sequence[Row], measure: Measure, models: Sequence[str], bas
         sums_IMS=_sums(every, measure),
         other_IM=_other_scores(every),
         samples=max((len(one) for item in every for one in item), default=1),
+        clusters_known=any(row["cluster"] for row in heads),
     )
 
 

@@ -26,7 +26,7 @@ from tsugiki.evaluation.statistics.estimates import (
     studentised_estimates,
 )
 from tsugiki.evaluation.statistics.means import bounded, mean_estimates, share_estimates
-from tsugiki.evaluation.statistics.paired import answer_differences, difference_sums, score_differences
+from tsugiki.evaluation.statistics.paired import answer_differences, score_differences
 from tsugiki.evaluation.statistics.power import more_items, power_of
 from tsugiki.evaluation.tasks.base import Measure
 
@@ -148,15 +148,18 @@ def _of_items(
             replace(one, method=f"paired {BOOTSTRAP}")
             for one in paired_differences(sums, columns, draws=draws, confidence=confidence, seed=seed)
         ]
-    if group.right_or_wrong:
-        models = share_estimates(sums, confidence)
-        return models, answer_differences(difference_sums(sums, columns), confidence) if columns else []
-    models = mean_estimates(sums, draws=draws, confidence=confidence, seed=seed)
-    models = [bounded(one, 0.0, 1.0) for one in models]
-    if not columns:
-        return models, []
-    differences = difference_sums(sums, columns)
-    return models, score_differences(differences, draws=draws, confidence=confidence, seed=seed)
+    estimated, compared = (
+        (share_estimates, answer_differences) if group.right_or_wrong else (mean_estimates, score_differences)
+    )
+    models = estimated(sums, confidence)
+    return models, compared(_differences(group, columns), confidence) if columns else []
+
+
+def _differences(group: Group, columns: Sequence[tuple[int, int]]) -> ClusterSums:
+    """The pairs' differences (second minus first), summed over the items of each cluster."""
+    score_IM = group.numerator_IM
+    difference_IN = np.stack([score_IM[:, b] - score_IM[:, a] for a, b in columns], axis=1)
+    return cluster_sums(difference_IN, group.denominator_I, group.clusters)
 
 
 def _of_corpus(

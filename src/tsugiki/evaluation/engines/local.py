@@ -114,7 +114,7 @@ class LocalBackend:
             kept = self._context_length - max(1, min(bound, self._context_length // 2))
             prompt_T = self._started(ids[-kept:])
             cuts.append(kept < len(ids))
-            room = self._context_length - len(prompt_T)
+            room = self._context_length - len(prompt_T) + 1  # the last token is never fed
             jobs.append(
                 Writing(
                     prompt_T,

@@ -16,6 +16,7 @@ from typing import Any
 
 from tsugiki.artifacts.scores import SCHEMA
 from tsugiki.errors import InputError
+from tsugiki.evaluation.exchange.clusters import clusters_of
 from tsugiki.evaluation.exchange.tasks import PREFIX
 from tsugiki.evaluation.items import byte_length
 
@@ -31,6 +32,7 @@ def read_lm_eval(path: Path) -> list[Row]:
 
     score: the first number among the metrics, in the order of `_PREFERRED`, of the first filter; all other
     numbers are in other_scores, under the metric's name, with `,filter` where that is not the first one.
+    cluster: what items share by the data set's own fields (`clusters_of`), None where these don't tell.
     Metrics that are no number of an item (the pairs that BLEU is made of) are left out. Raises InputError
     for a line that is cut off or is none of the harness's.
     """
@@ -61,8 +63,9 @@ def _rows(file: Path) -> Iterator[Row]:
     items: dict[str, list[Mapping[str, Any]]] = {}
     for line in _lines(file):
         items.setdefault(str(line["doc_id"]), []).append(line)
-    for item, lines in items.items():
-        yield _row(model, task, item, lines)
+    clusters = clusters_of([lines[0].get("doc") for lines in items.values()])
+    for (item, lines), cluster in zip(items.items(), clusters, strict=True):
+        yield _row(model, task, item, lines) | {"cluster": cluster}
 
 
 def _lines(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -115,12 +118,12 @@ def _row(model: str, task: str, item: str, lines: Sequence[Mapping[str, Any]]) -
 
 
 def _place(task: str, item: str, document: object) -> Row:
-    """Task, dataset, item and cluster; those of our own item where the task was exported by us."""
+    """Task, dataset and item; those of our own item where the task was exported by us."""
     place = {"task": task, "dataset": task, "item": item}
     if task.startswith(PREFIX) and isinstance(document, dict):
         names = {"task": "task", "dataset": "dataset", "item": "id"}
         place = {column: str(document.get(name, place[column])) for column, name in names.items()}
-    return {**place, "cluster": place["item"]}
+    return place
 
 
 def _target(line: Mapping[str, Any], options: Sequence[str]) -> object:

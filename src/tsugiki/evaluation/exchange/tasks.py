@@ -58,16 +58,16 @@ def export_tasks(asked: Sequence[Asked], folder: Path) -> list[Path]:
 
 
 def _document(item: Question, settings: Settings) -> dict[str, Any]:
+    same = {"id": item.id, "cluster": item.cluster}
     if settings.answer == "choose":
-        return {"id": item.id, "prompt": item.prompt, "choices": list(item.choices), "answer": item.answer}
+        return same | {"prompt": item.prompt, "choices": list(item.choices), "answer": item.answer}
     if settings.answer == "contexts":
-        return {
-            "id": item.id,
+        return same | {
             "contexts": list(item.contexts),
             "answer": item.answer,
             "continuation": item.choices[0],
         }
-    return {"id": item.id, "prompt": item.prompt, "references": list(item.references) or [""]}
+    return same | {"prompt": item.prompt, "references": list(item.references) or [""]}
 
 
 def _task(name: str, data: Path, asked: Asked) -> Mapping[str, Any]:

@@ -55,10 +55,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ClusterSums:
-    """Sums over the items of each cluster: numerators of M columns and the denominator they share."""
+    """Sums over the items of each cluster: numerators of M columns and the denominator they share.
+
+    square_CM: sums of the items' squares, from which it is told how much items of a cluster have in common;
+    None where they are not known.
+    """
 
     numerator_CM: Array
     denominator_C: Array
+    square_CM: Array | None = None
 
     def __len__(self) -> int:
         return len(self.denominator_C)
@@ -92,8 +97,10 @@ def cluster_sums(numerator_IM: ArrayLike, denominator_I: ArrayLike, cluster_I: S
         )
     names, index_I = np.unique(np.asarray(cluster_I, dtype=object).astype(str), return_inverse=True)
     sums_CM = np.zeros((len(names), numerator_IM.shape[1]))
+    squares_CM = np.zeros_like(sums_CM)
     np.add.at(sums_CM, index_I, numerator_IM)
-    return ClusterSums(sums_CM, np.bincount(index_I, weights=denominator_I).astype(np.float64))
+    np.add.at(squares_CM, index_I, numerator_IM**2)
+    return ClusterSums(sums_CM, np.bincount(index_I, weights=denominator_I).astype(np.float64), squares_CM)
 
 
 def ratio_of_sums(sums: ClusterSums) -> Array:

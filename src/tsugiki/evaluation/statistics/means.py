@@ -1,9 +1,12 @@
 """Intervals for mean scores of items in clusters: the method that fits the data is chosen and named.
 
 right or wrong, every item a cluster   Wilson's interval
-right or wrong, in clusters            Wilson's interval with the effective number of items
-other scores                           mean and its cluster-robust error (CLT), with Student's t
-other scores, very skewed              studentised cluster bootstrap (`statistics`)
+right or wrong, in clusters            Wilson's form, with the effective number of items and Student's t
+other scores from 0 to 1               the same form, with the number of right-or-wrong items of their spread
+differences, and any other numbers     mean and its cluster-robust error (CLT), with Student's t
+
+Wilson's form keeps an interval within 0 and 1 and, near the ends, gives it the longer side where the rare
+answers are that were not seen; the plain mean +- t errors misses there most of the time.
 
 The cluster-robust error is Bell and McCaffrey's (2002, "Bias reduction in standard errors for linear
 regression with multi-stage samples", Survey Methodology 28), which for a mean has a closed form: with e_c the
@@ -11,9 +14,7 @@ sum of the residuals of cluster c and w_c its share of all items,
 
     V = sum_c e_c^2 / (1 - w_c) / n^2.
 
-For clusters of one item it is sd^2 / n. Its degrees of freedom (Satterthwaite) say how few and how unequal
-the clusters are: C - 1 for equal ones, near 1 where one cluster holds most items. Without them intervals from
-few clusters are too narrow (Imbens and Kolesar 2016, Review of Economics and Statistics 98).
+For clusters of one item it is sd^2 / n. How many degrees of freedom it has is in `freedom`.
 
 Axis letters: I items, C clusters, M columns (models, pairs of models, or simulated data sets).
 """
@@ -27,16 +28,19 @@ from typing import Final
 import numpy as np
 
 from tsugiki.evaluation.statistics.estimates import (
-    BOOTSTRAP,
     Array,
     ClusterSums,
     Estimate,
-    bootstrap_estimates,
     check_confidence,
     ratio_of_sums,
     wilson_interval,
 )
-from tsugiki.evaluation.statistics.student import t_quantile, t_two_sided
+from tsugiki.evaluation.statistics.freedom import (
+    concentration_degrees,
+    correlated_degrees,
+    correlation_within,
+)
+from tsugiki.student import t_quantile, t_quantiles, t_two_sided
 
 WILSON: Final = "Wilson"
 CLUSTERED_WILSON: Final = "Wilson, effective items"
@@ -45,101 +49,93 @@ CLUSTERED_CLT: Final = "clustered CLT"
 COCHRAN: Final = 25.0
 """A mean of n draws is normal enough for an interval where n > 25 G^2, G the skewness of a draw (Cochran
 1977, Sampling Techniques, section 2.15)."""
-_JUDGED_FROM: Final = 10
-"""Below, the skewness of the clusters can't be judged, and a bootstrap of so few is no better than t."""
 _NO_SPREAD: Final = 1e-12
 
 
 @dataclass(frozen=True)
 class Robust:
-    """Means with their cluster-robust errors; degrees of freedom are the same for all columns."""
+    """Means with their cluster-robust errors, and the degrees of freedom of each column's interval."""
 
     value_M: Array
     error_M: Array
-    degrees: float
+    degrees_M: Array
 
 
-def robust_means(sums: ClusterSums) -> Robust:
+def robust_means(sums: ClusterSums, *, concentration: bool = True) -> Robust:
     """Mean score, Bell and McCaffrey's standard error and its degrees of freedom, for each of the M columns.
 
-    The error is infinite, with 0 degrees, for one cluster.
+    The error is infinite, with 0 degrees, for one cluster. For clusters of one item the degrees are one fewer
+    than the items, unless the scores are very skewed (`normal_enough`). concentration: whether degrees are
+    also judged by how few clusters carry the spread.
     """
     value_M = ratio_of_sums(sums)
     if len(sums) < 2:  # noqa: PLR2004 (a variance needs two)
-        return Robust(value_M, np.full(len(value_M), inf), 0.0)
+        return Robust(value_M, np.full(len(value_M), inf), np.zeros(len(value_M)))
     items = sums.denominator_C.sum()
     share_C = sums.denominator_C / items
     residual_CM = sums.numerator_CM - value_M * sums.denominator_C[:, None]
-    variance_M = (residual_CM**2 / (1 - share_C)[:, None]).sum(axis=0) / items**2
-    return Robust(value_M, np.sqrt(variance_M), satterthwaite_degrees(share_C))
+    error_M = np.sqrt((residual_CM**2 / (1 - share_C)[:, None]).sum(axis=0)) / items
+    concentrated_M = concentration_degrees(residual_CM) if concentration else np.full(len(value_M), inf)
+    if _single(sums):
+        whole = float(len(sums) - 1)
+        degrees_M = np.where(normal_enough(sums), whole, np.minimum(whole, concentrated_M))
+    else:
+        correlation_M = correlation_within(sums, value_M, error_M)
+        degrees_M = np.minimum(correlated_degrees(sums.denominator_C, correlation_M), concentrated_M)
+    return Robust(value_M, error_M, degrees_M)
 
 
-def satterthwaite_degrees(share_C: Array) -> float:
-    """Degrees of freedom of the robust variance of a mean, were the items independent.
-
-    The eigenvalues of Bell and McCaffrey's matrix have sum 1 and sum of squares
-    sum w^2 + (sum b)^2 - sum b^2, with b = w^2 / (1 - w).
-    """
-    spread_C = share_C**2 / (1 - share_C)
-    return float(1 / ((share_C**2).sum() + spread_C.sum() ** 2 - (spread_C**2).sum()))
+def _single(sums: ClusterSums) -> bool:
+    """Whether every item is a cluster of its own."""
+    return bool((sums.denominator_C == 1).all())
 
 
-def mean_estimates(
-    sums: ClusterSums, *, draws: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> list[Estimate]:
-    """Estimates of mean scores of any kind, each by the CLT or, where it is very skewed, by the bootstrap.
-
-    p is that of "the mean is 0".
-    """
-    check_confidence(confidence)
-    found = clt_estimates(sums, confidence)
-    skewed = [column for column, enough in enumerate(normal_enough(sums)) if not enough]
-    if skewed:
-        part = ClusterSums(sums.numerator_CM[:, skewed], sums.denominator_C)
-        again = bootstrap_estimates(part, draws=draws, confidence=confidence, seed=seed)
-        for column, one in zip(skewed, again, strict=True):
-            found[column] = one
-    return found
-
-
-def clt_estimates(sums: ClusterSums, confidence: float = 0.95) -> list[Estimate]:
-    """Mean +- t times the robust error; no interval (infinite ends) for one cluster."""
-    robust = robust_means(sums)
-    width_M = t_quantile(0.5 + confidence / 2, robust.degrees) * np.where(
-        np.isfinite(robust.error_M), robust.error_M, 1.0
-    )
-    single = bool((sums.denominator_C == 1).all())
-    method = CLT if single else CLUSTERED_CLT
-    estimates = []
-    for value, error, width in zip(robust.value_M, robust.error_M, width_M, strict=True):
-        p = 1.0
-        if value != 0 and isfinite(error):
-            # the same difference in every cluster: what the signs of so few could show at most
-            p = t_two_sided(value / error, robust.degrees) if error > 0 else 2.0 ** (1 - len(sums))
-        estimates.append(
-            Estimate(
-                value=float(value),
-                low=float(value - width),
-                high=float(value + width),
-                standard_error=float(error),
-                p=p,
-                method=method,
-                degrees=robust.degrees,
-            )
-        )
-    return estimates
-
-
-def normal_enough(sums: ClusterSums) -> list[bool]:
+def normal_enough(sums: ClusterSums) -> Array:
     """Cochran's rule for each column, with the residual sums of the clusters as the draws."""
-    clusters = len(sums)
     residual_CM = sums.numerator_CM - ratio_of_sums(sums) * sums.denominator_C[:, None]
     spread_M = np.sqrt((residual_CM**2).mean(axis=0))
     third_M = (residual_CM**3).mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         skewness_M = np.where(spread_M > _NO_SPREAD, third_M / spread_M**3, 0.0)
-    enough_M = clusters >= COCHRAN * skewness_M**2
-    return [bool(enough) or clusters < _JUDGED_FROM for enough in enough_M]
+    return np.asarray(len(sums) >= COCHRAN * skewness_M**2)
+
+
+def clt_estimates(
+    sums: ClusterSums, confidence: float = 0.95, *, concentration: bool = True
+) -> list[Estimate]:
+    """Mean +- t times the robust error; no interval (infinite ends) for one cluster.
+
+    p is that of "the mean is 0". concentration: as for `robust_means`.
+    """
+    check_confidence(confidence)
+    robust = robust_means(sums, concentration=concentration)
+    width_M = t_quantiles(0.5 + confidence / 2, robust.degrees_M) * np.where(
+        np.isfinite(robust.error_M), robust.error_M, 1.0
+    )
+    method = CLT if _single(sums) else CLUSTERED_CLT
+    estimates = []
+    for value, error, width, degrees in zip(
+        robust.value_M.tolist(),
+        robust.error_M.tolist(),
+        width_M.tolist(),
+        robust.degrees_M.tolist(),
+        strict=True,
+    ):
+        p = 1.0
+        if value != 0 and isfinite(error):
+            # the same difference in every cluster: what the signs of so few could show at most
+            p = t_two_sided(value / error, degrees) if error > 0 else 2.0 ** (1 - len(sums))
+        estimates.append(Estimate(value, value - width, value + width, error, p, method, degrees))
+    return estimates
+
+
+def mean_estimates(sums: ClusterSums, confidence: float = 0.95) -> list[Estimate]:
+    """Estimates of means of scores from 0 to 1, such as F1 or the mean of several samples: Wilson's form.
+
+    Their spread is that of n_e = p (1 - p) / V right-or-wrong items, V the robust variance; n_e is more than
+    the items where scores lie in the middle.
+    """
+    return _in_wilsons_form(sums, confidence, most=inf)
 
 
 def share_estimates(sums: ClusterSums, confidence: float = 0.95) -> list[Estimate]:
@@ -147,26 +143,48 @@ def share_estimates(sums: ClusterSums, confidence: float = 0.95) -> list[Estimat
 
     In clusters, the items are as informative as n_e = p (1 - p) / V independent ones, V the robust variance
     (Korn and Graubard 1998, Survey Methodology 24; n_e is never more than the items, as Dean and Pagano 2015
-    advise), and the normal quantile becomes Student's. All right, or all wrong, shows no spread to judge by:
-    there the clusters count as that many independent answers.
+    advise), and the normal quantile becomes Student's, with the degrees of `freedom`.
+    """
+    check_confidence(confidence)
+    items = float(sums.denominator_C.sum())
+    if not _single(sums):
+        # a right answer is its own square
+        known = ClusterSums(sums.numerator_CM, sums.denominator_C, sums.numerator_CM)
+        return _in_wilsons_form(known, confidence, most=items)
+    errors = robust_means(sums).error_M.tolist()
+    return [
+        Estimate(value, *wilson_interval(round(value * items), round(items), confidence), error, 1.0, WILSON)
+        for value, error in zip(ratio_of_sums(sums).tolist(), errors, strict=True)
+    ]
+
+
+def _in_wilsons_form(sums: ClusterSums, confidence: float, *, most: float) -> list[Estimate]:
+    """Wilson's form with effective items, `most` at most.
+
+    Where all scores are 0, or 1, or the same in every cluster, no spread is seen to judge by: there the
+    clusters count as that many independent answers, unequal ones as fewer (Kish's sum^2 / sum of squares).
     """
     check_confidence(confidence)
     robust = robust_means(sums)
-    items, clusters = int(sums.denominator_C.sum()), len(sums)
-    single = clusters == items
-    estimates = []
-    for value, error in zip(robust.value_M.tolist(), robust.error_M.tolist(), strict=True):
-        if single:
-            low, high = wilson_interval(round(value * items), items, confidence)
-        elif not 0 < value < 1 or error <= _NO_SPREAD or not isfinite(error):
-            low, high = wilson_interval(round(value * clusters), clusters, confidence)
+    clusters = float(sums.denominator_C.sum() ** 2 / (sums.denominator_C**2).sum())
+    normal = t_quantile(0.5 + confidence / 2, inf)
+    quantile_M = t_quantiles(0.5 + confidence / 2, robust.degrees_M)
+    found = []
+    for value, error, quantile, degrees in zip(
+        robust.value_M.tolist(),
+        robust.error_M.tolist(),
+        quantile_M.tolist(),
+        robust.degrees_M.tolist(),
+        strict=True,
+    ):
+        share = min(max(value, 0.0), 1.0)
+        if not 0 < share < 1 or error <= _NO_SPREAD or not isfinite(error):
+            low, high = score_interval(share, clusters, normal)
         else:
-            # one less, as the robust variance of independent items divides by n - 1
-            effective = min(1 + value * (1 - value) / error**2, float(items))
-            low, high = score_interval(value, effective, t_quantile(0.5 + confidence / 2, robust.degrees))
-        method = WILSON if single else CLUSTERED_WILSON
-        estimates.append(Estimate(value, low, high, error, 1.0, method, inf if single else robust.degrees))
-    return estimates
+            # one more, as the robust variance of independent items divides by n - 1
+            low, high = score_interval(share, min(1 + share * (1 - share) / error**2, most), quantile)
+        found.append(Estimate(value, low, high, error, 1.0, CLUSTERED_WILSON, degrees))
+    return found
 
 
 def score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
@@ -175,7 +193,10 @@ def score_interval(share: float, trials: float, quantile: float) -> tuple[float,
     centre = share + square / (2 * trials)
     spread = quantile * sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
     scale = 1 + square / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # at the ends the bound is 0 or 1 in exact arithmetic
+    low = 0.0 if share <= 0 else max(0.0, (centre - spread) / scale)
+    high = 1.0 if share >= 1 else min(1.0, (centre + spread) / scale)
+    return low, high
 
 
 def bounded(estimate: Estimate, low: float, high: float) -> Estimate:
@@ -183,21 +204,3 @@ def bounded(estimate: Estimate, low: float, high: float) -> Estimate:
     if not isfinite(estimate.low):
         return estimate
     return replace(estimate, low=max(low, estimate.low), high=min(high, estimate.high))
-
-
-__all__ = [
-    "BOOTSTRAP",
-    "CLT",
-    "CLUSTERED_CLT",
-    "CLUSTERED_WILSON",
-    "WILSON",
-    "Robust",
-    "bounded",
-    "clt_estimates",
-    "mean_estimates",
-    "normal_enough",
-    "robust_means",
-    "satterthwaite_degrees",
-    "score_interval",
-    "share_estimates",
-]
