@@ -1,6 +1,7 @@
 """Converting a dense model to a mixture of experts: ours, the load-everything way, and a plain copy.
 
     python benchmarks/upcycling.py [--layers 16] [--width 1536] [--inner 4096] [--repeats 3] [--place PLACE]
+                                   [--ways WAY ...] [--cold]
 
 A Llama of random bfloat16 weights is made below PLACE (1.1 GB by default) and becomes eight experts (5.3 GB):
 
@@ -8,10 +9,14 @@ A Llama of random bfloat16 weights is made below PLACE (1.1 GB by default) and b
     ours          tsugiki.upcycling.convert, flushed file by file; with one thread and with two
     everything    all weights in memory, experts drawn with torch as the released converter does (but by the
                   paper's rule, one set of neurons), then safetensors' save_file, flushed; no transformers
+    stage         `tsugiki upcycle` from its start to its end: conversion, proof and SHA-256 of every file
 
-Each runs in a process of its own; they take turns. Times are from after the imports to flushed files; memory
-is the process's peak resident set (cp's line: that of the imports alone). Training speed is
-benchmarks/upcycling_training.py's.
+All write the same number of bytes and wait until they are on the disk. What each reads (cp: the result, the
+others: the dense model) is in the system's cache before it begins, or, with --cold, is not. Each runs in a
+process of its own; they take turns. Times are from after the imports to flushed files (of the stage: with
+its imports), "of cp" is the median of the turns' ratios; processor time is user and system together, of the
+process and its children; memory is the process's peak resident set (cp's line: that of the imports alone).
+Training speed is benchmarks/upcycling_training.py's.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ from tsugiki.models.directory import write_tokenizer
 from tsugiki.models.names import stored_shapes
 from tsugiki.models.tokenizer import train_byte_level_bpe
 
+WAYS = ("cp", "ours 1 thread", "ours 2 threads", "everything", "stage")
 EXPERTS, RATIO = 8, 0.5
 MATRICES = (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj"))
 
@@ -112,17 +118,41 @@ def flush(directory: Path) -> None:
         os.close(descriptor)
 
 
-def measure(way: str, source: Path, out: Path) -> tuple[float, float]:
-    """Seconds and peak memory in bytes of one way, in a process of its own."""
+def warm_or_cold(directory: Path, *, cold: bool) -> None:
+    """Bring a model's files into the system's cache, or out of it."""
+    for path in directory.iterdir():
+        with path.open("rb", buffering=0) as file:
+            if cold:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while file.read(1 << 24):
+                    pass
+
+
+def disk_of(place: Path) -> str:
+    """File system and device below a directory, as Linux names them."""
+    number = place.stat().st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == wanted:
+            kind, device = rest.split()[:2]
+            return f"{kind} on {device}"
+    return "a file system that is not in /proc/self/mountinfo"
+
+
+def measure(way: str, source: Path, out: Path, *, cold: bool) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak memory in bytes of one way, in a process of its own."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
+    warm_or_cold(source, cold=cold)
     command = [sys.executable, __file__, "--way", way, "--source", str(source), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said = process.stdout.read() if process.stdout else ""
     if process.wait():
         raise SystemExit(f"{way} failed")
-    seconds, peak = said.split()
-    return float(seconds), float(peak)
+    seconds, processor, peak = said.split()[-3:]
+    return float(seconds), float(processor), float(peak)
 
 
 def one_way(way: str, source: Path, out: Path) -> float:
@@ -131,7 +161,18 @@ def one_way(way: str, source: Path, out: Path) -> float:
         return copy_plainly(source, out)
     if way == "everything":
         return convert_everything(source, out)
+    if way == "stage":
+        return run_stage(source, out)
     return convert_ours(source, out, int(way.split()[1]))
+
+
+def run_stage(source: Path, out: Path) -> float:
+    """Seconds of the whole command."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "tsugiki", "upcycle", str(out), "--model", str(source)]
+    options = ["--num-experts", str(EXPERTS), "--ratio", str(RATIO)]
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
 
 
 def main() -> None:
@@ -144,12 +185,16 @@ def main() -> None:
     parser.add_argument("--inner", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--place", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--ways", nargs="+", choices=WAYS[1:], default=WAYS[1:], help="beside cp")
+    parser.add_argument("--cold", action="store_true", help="what is read is not in the system's cache")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(one_way(options.way, options.source, options.out), peak_memory_bytes())
+        before = sum(os.times()[:4])
+        seconds = one_way(options.way, options.source, options.out)
+        print(seconds, sum(os.times()[:4]) - before, peak_memory_bytes())
         return
     with tempfile.TemporaryDirectory(dir=options.place) as place:
         compare(Path(place), options)
@@ -162,20 +207,23 @@ def compare(place: Path, options: argparse.Namespace) -> None:
     convert_ours(dense, sparse, 2)
     size = sum(path.stat().st_size for path in sparse.iterdir())
     print(
-        f"{dense_size(dense) / 1e9:.2f} GB dense, {size / 1e9:.2f} GB with {EXPERTS} experts, ratio {RATIO}"
+        f"{dense_size(dense) / 1e9:.2f} GB dense, {size / 1e9:.2f} GB with {EXPERTS} experts, ratio {RATIO}; "
+        f"{disk_of(place)}; what is read is {'not ' if options.cold else ''}in the cache"
     )
-    ways = {"cp": sparse, "ours 1 thread": dense, "ours 2 threads": dense, "everything": dense}
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ("cp", *options.ways)}
     for _ in range(options.repeats):
-        for way, source in ways.items():
-            found[way].append(measure(way, source, place / "out"))
-    copied = statistics.median(seconds for seconds, _ in found["cp"])
-    print(f"{'':16}{'seconds':>9}{'GB/s':>7}{'of cp':>8}{'peak memory':>14}")
-    for way, figures in found.items():
-        seconds = statistics.median(taken for taken, _ in figures)
-        memory = max(peak for _, peak in figures)
-        rate, share = size / seconds / 1e9, copied / seconds
-        print(f"{way:16}{seconds:9.2f}{rate:7.2f}{share:8.0%}{memory / 1e9:11.2f} GB")
+        for way, turns in found.items():
+            source = sparse if way == "cp" else dense
+            turns.append(measure(way, source, place / "out", cold=options.cold))
+    print(f"{'':16}{'seconds':>9}{'GB/s':>7}{'of cp':>8}{'processor':>11}{'peak memory':>14}")
+    for way, turns in found.items():
+        seconds, processor = (statistics.median(turn[field] for turn in turns) for field in (0, 1))
+        share = statistics.median(cp[0] / turn[0] for cp, turn in zip(found["cp"], turns, strict=True))
+        memory = max(turn[2] for turn in turns)
+        print(
+            f"{way:16}{seconds:9.2f}{size / seconds / 1e9:7.2f}{share:8.0%}{processor:9.1f} s"
+            f"{memory / 1e9:11.2f} GB"
+        )
 
 
 def dense_size(directory: Path) -> int:

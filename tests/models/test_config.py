@@ -36,6 +36,8 @@ PUBLISHED_PARAMETERS = {
     "qwen2.5-7b": 7_615_616_512,
     "qwen3-8b": 8_190_735_360,
     "mixtral-8x7b": 46_702_792_704,
+    "qwen1.5-moe-a2.7b": 14_315_784_192,
+    "qwen2-57b-a14b": 57_408_658_944,
     "qwen3-30b-a3b": 30_532_122_624,
 }
 NANOS = [name for name in preset_names() if name.endswith("-nano")]
@@ -160,6 +162,26 @@ PUBLISHED = {  # config.json as it lies on the hub, where families write what is
         "num_key_value_heads": 8, "num_local_experts": 8, "output_router_logits": false,
         "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02, "sliding_window": null,
         "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 32000}""",
+    "qwen1.5-moe-a2.7b": """{"architectures": ["Qwen2MoeForCausalLM"], "attention_dropout": 0.0,
+        "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151643, "hidden_act": "silu",
+        "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
+        "max_position_embeddings": 8192, "max_window_layers": 21, "model_type": "qwen2_moe",
+        "moe_intermediate_size": 1408, "norm_topk_prob": false, "num_attention_heads": 16, "num_experts": 60,
+        "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16,
+        "output_router_logits": false, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 5632, "sliding_window": 32768,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
+        "use_sliding_window": false, "vocab_size": 151936}""",
+    "qwen2-57b-a14b": """{"architectures": ["Qwen2MoeForCausalLM"], "attention_dropout": 0.0,
+        "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151643, "hidden_act": "silu",
+        "hidden_size": 3584, "initializer_range": 0.02, "intermediate_size": 18944,
+        "max_position_embeddings": 131072, "max_window_layers": 28, "model_type": "qwen2_moe",
+        "moe_intermediate_size": 2560, "norm_topk_prob": false, "num_attention_heads": 28, "num_experts": 64,
+        "num_experts_per_tok": 8, "num_hidden_layers": 28, "num_key_value_heads": 4,
+        "output_router_logits": false, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 20480, "sliding_window": 131072,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
+        "use_sliding_window": false, "vocab_size": 151936}""",
     "qwen3-30b-a3b": """{"architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false,
         "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151643,
         "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
@@ -214,7 +236,13 @@ def test_from_hf_qwen_windows_are_those_that_transformers_makes_of_the_keys(fami
         ("qwen3-moe-nano", {"mlp_only_layers": "all"}, "mlp_only_layers"),
         ("qwen3-moe-nano", {"mlp_only_layers": ["0"]}, "mlp_only_layers"),
         ("qwen3-moe-nano", {"decoder_sparse_step": 0}, "sparse_step is 0"),
-        ("qwen3-moe-nano", {"architectures": ["Qwen2MoeForCausalLM"]}, "Qwen2MoeForCausalLM"),
+        ("qwen3-moe-nano", {"architectures": ["Qwen3NextForCausalLM"]}, "Qwen3NextForCausalLM"),
+        ("qwen2-moe-nano", {"qkv_bias": False}, "qkv_bias = False"),
+        ("qwen2-moe-nano", {"use_sliding_window": True}, "use_sliding_window = True"),
+        ("qwen2-moe-nano", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        ("qwen2-moe-nano", {"shared_expert_intermediate_size": 0}, "qwen2_moe has a shared expert"),
+        ("qwen2-moe-nano", {"shared_expert_intermediate_size": -8}, "shared_size is -8"),
+        ("qwen2-moe-nano", {"shared_expert_intermediate_size": "wide"}, "shared_expert_intermediate_size"),
         ("mistral-nano", {"sliding_window": -3}, "sliding_window is -3"),
     ],
 )
@@ -233,6 +261,10 @@ def test_from_hf_unsupported_family_feature_is_refused(name, changes, message):
         ("llama-nano", {"moe": MixtureOfExperts(4, 2, 160)}, "llama has no experts"),
         ("mixtral-nano", {"moe": MixtureOfExperts(4, 2, 128)}, "mixtral has experts of intermediate_size"),
         ("mixtral-nano", {"moe": MixtureOfExperts(4, 2, 160, normalise=False)}, "normalised"),
+        ("mixtral-nano", {"moe": MixtureOfExperts(4, 2, 160, shared_size=8)}, "mixtral has no shared expert"),
+        ("qwen3-moe-nano", {"moe": MixtureOfExperts(4, 2, 48, shared_size=8)}, "has no shared expert"),
+        ("qwen2-moe-nano", {"moe": MixtureOfExperts(4, 2, 48)}, "qwen2_moe has a shared expert"),
+        ("qwen2-moe-nano", {"sliding_window": 8}, "qwen2_moe has no sliding window"),
     ],
 )
 def test_config_that_its_family_has_no_way_to_write_is_refused(name, changes, message):
@@ -250,6 +282,21 @@ def test_training_flops_count_the_window_and_the_chosen_experts():
     more = replace(sparse, moe=replace(sparse.moe, experts=8))
     router = 6 * sparse.layers * 4 * sparse.hidden_size
     assert more.training_flops_per_token(64) - sparse.training_flops_per_token(64) == router
+
+
+def test_shared_expert_is_met_by_every_token():
+    # "14.3B parameters in total and 2.7B activated" (model card), "2.0 billion non-embedding" (Qwen's blog);
+    # "57.4 billion", "14.2 billion" (arXiv 2407.10671, table 1).
+    small, large = preset("qwen1.5-moe-a2.7b"), preset("qwen2-57b-a14b")
+    assert small.active_parameters == pytest.approx(2.7e9, rel=0.01)
+    assert small.active_parameters - small.embedding_parameters == pytest.approx(2.0e9, rel=0.04)
+    assert large.active_parameters == pytest.approx(14.2e9, rel=0.005)
+    shared = 28 * (3 * 20480 + 1) * 3584  # three matrices and the gate's row
+    without = replace(large, family="qwen3_moe", moe=replace(large.moe, shared_size=0))
+    biases, norms = 28 * 128 * (28 + 2 * 4), 28 * 2 * 128
+    assert large.active_parameters - without.active_parameters == shared + biases - norms
+    flops = large.training_flops_per_token(4096) - without.training_flops_per_token(4096)
+    assert flops == 6 * shared
 
 
 def test_spike_no_more_is_the_papers_numbers():
@@ -346,13 +393,14 @@ def shapes(draw):
     if features.experts:
         experts = draw(st.integers(1, 6))
         moe = MixtureOfExperts(experts, draw(st.integers(1, experts)), width)
-        if name == "qwen3_moe":
+        if name != "mixtral":
             moe = replace(
                 moe,
                 intermediate_size=draw(st.integers(1, 40)),
                 normalise=draw(st.booleans()),
                 sparse_step=draw(st.integers(1, 3)),
                 dense_layers=tuple(draw(st.lists(st.integers(0, layers - 1), unique=True))),
+                shared_size=draw(st.integers(1, 40)) if features.shared_expert else 0,
             )
     return DecoderConfig(
         vocabulary_size=draw(st.integers(1, 99)),

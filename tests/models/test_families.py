@@ -34,6 +34,7 @@ LLAMA = DecoderConfig(
 )
 MIXTRAL = replace(LLAMA, family="mixtral", moe=MixtureOfExperts(4, 2, 48))
 SPARSE = MixtureOfExperts(8, 3, 16)
+SHARED = replace(LLAMA, family="qwen2_moe", moe=replace(SPARSE, shared_size=40))
 QWEN3 = replace(LLAMA, family="qwen3", head_dim=12, tied_embeddings=True)
 VARIANTS = {
     "llama": LLAMA,
@@ -49,6 +50,14 @@ VARIANTS = {
     "qwen3-window": replace(QWEN3, sliding_window=9, full_attention_layers=1),
     "mixtral": MIXTRAL,
     "mixtral-window": replace(MIXTRAL, sliding_window=12),
+    "qwen2-moe": SHARED,
+    "qwen2-moe-raw-weights": replace(
+        SHARED, tied_embeddings=True, moe=replace(SPARSE, normalise=False, shared_size=16)
+    ),
+    "qwen2-moe-some-dense": replace(
+        SHARED, layers=4, moe=replace(SHARED.moe, sparse_step=2, dense_layers=(3,))
+    ),
+    "qwen2-moe-3.1-rope": replace(SHARED, rope_theta=5e5, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 64)),
     "qwen3-moe": replace(QWEN3, family="qwen3_moe", moe=SPARSE),
     "qwen3-moe-raw-weights": replace(
         QWEN3, family="qwen3_moe", tied_embeddings=False, moe=replace(SPARSE, normalise=False)
@@ -62,11 +71,11 @@ every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
 @torch.no_grad()
-def build(name) -> Decoder:
+def build(name, seed=0) -> Decoder:
     """Random weights throughout: norms and biases too, which `initialise` leaves at 1 and 0."""
     decoder = Decoder(VARIANTS[name])
-    initialise(decoder, 0)
-    generator = torch.Generator().manual_seed(1)
+    initialise(decoder, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
     for parameter in decoder.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
     return decoder
@@ -145,16 +154,15 @@ def test_gradients_equal_those_of_transformers(name):
 
 @every_variant
 def test_bfloat16_logits_are_close_to_transformers(name):
-    decoder = build(name)
-    peer, ids_BT = peer_of(decoder).bfloat16(), tokens(2, 64)
-    exact_BTV = decoder(ids_BT).detach()
-    decoder.bfloat16()
-    with torch.no_grad():
-        ours, theirs = (
-            (model(ids_BT) - exact_BTV).abs().mean() for model in (decoder, lambda ids: peer(ids).logits)
-        )
-    # As far from the exact logits as theirs; rounding sends some tokens to other experts, so not nearer.
-    assert ours <= 2 * theirs
+    ids_BT, ours, theirs = tokens(2, 64), 0.0, 0.0
+    for seed in range(3):  # rounding sends some tokens to other experts, in either model
+        decoder = build(name, seed)
+        peer = peer_of(decoder).bfloat16()
+        with torch.no_grad():
+            exact_BTV = decoder(ids_BT)
+            ours += (decoder.bfloat16()(ids_BT) - exact_BTV).abs().mean()
+            theirs += (peer(ids_BT).logits - exact_BTV).abs().mean()
+    assert ours <= 1.5 * theirs  # as far from the exact logits as theirs
 
 
 @every_variant

@@ -70,3 +70,21 @@ def test_slow_attention_is_near_float32_and_stays_bfloat16(slow):
     assert rough.dtype == torch.bfloat16
     difference = (rough.float() - exact).detach()
     assert float(difference.abs().max()) < 0.03
+
+
+def test_slow_attention_under_autocast_multiplies_in_float32(slow, monkeypatch):
+    """Rotary positions leave queries and keys in float32, which autocast would round to slow bfloat16."""
+    types = set()
+    original = F.scaled_dot_product_attention
+
+    def watch(q, k, v, **options):
+        types.update((x.dtype, torch.is_autocast_enabled("cpu")) for x in (q, k, v))
+        return original(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watch)
+    q, k, v = (draw(1, 4, 12, 8) for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = attend(q, k, v.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert types == {(torch.float32, False)}
+    torch.testing.assert_close(rough.float(), attend(q, k, v), atol=0.03, rtol=0)

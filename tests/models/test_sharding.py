@@ -17,14 +17,15 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tsugiki.artifacts.files import write_json
 from tsugiki.models.config import preset
-from tsugiki.models.decoder import Decoder, FeedForward, initialise
+from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import exported, load_weights
+from tsugiki.models.layers import FeedForward
 from tsugiki.models.moe import SparseFeedForward
 from tsugiki.models.names import stored_shapes
 from tsugiki.models.sharding import copy_whole
 from tsugiki.models.weights import read_headers, read_tensors, weight_files, write_stream, write_weights
 
-NAMES = ["qwen3-moe-nano", "mixtral-nano"]  # the first has a dense layer too
+NAMES = ["qwen3-moe-nano", "mixtral-nano", "qwen2-moe-nano"]  # Qwen's have a dense layer too
 
 
 def build(config, seed=0):

@@ -222,7 +222,7 @@ def test_sparse_layer_keeps_the_shared_experts_columns_and_output_once() -> None
         busiest(workload(model), layout, MEGATRON).activations / (8192 * SHARED.layers)
         for model in (SHARED, without)
     )
-    norms = 2 * SHARED.head_dim * (SHARED.heads + SHARED.kv_heads)  # of queries and keys, which Qwen2-MoE lacks
+    norms = 2 * SHARED.head_dim * (SHARED.heads + SHARED.kv_heads)  # which Qwen2-MoE lacks
     assert found - other + norms == pytest.approx(8 * moe.shared_size + 2 * SHARED.hidden_size)
     skewed = replace(MEGATRON, routing_imbalance=1.5)
     uneven = busiest(workload(SHARED), layout, skewed).activations / (8192 * SHARED.layers)

@@ -54,17 +54,26 @@ def qwen(make_dense) -> Path:
     return make_dense("qwen3-nano", dtype=torch.float32, intermediate_size=192)
 
 
-@pytest.fixture
-def upcycle(tmp_path):
-    """Convert; gives the directory. Options are those of Config, and `shard_bytes`."""
-    made = iter(range(1000))
+@pytest.fixture(scope="session")
+def upcycle_into():
+    """Convert models to a directory. Options are those of Config, and `shard_bytes`."""
 
-    def run(*models: Path, out: Path | None = None, shard_bytes=10**9, **options) -> Path:
+    def run(out: Path, *models: Path, shard_bytes=10**9, **options) -> Path:
         others = tuple(f"model-{number}" for number in range(1, len(models)))
         config = Config(model="dense", models=others, **options)
-        out = out or tmp_path / f"sparse-{next(made)}"
         convert(models, out, config, shard_bytes=shard_bytes)
         return out
+
+    return run
+
+
+@pytest.fixture
+def upcycle(tmp_path, upcycle_into):
+    """As `upcycle_into`, to a new directory if none is named; gives the directory."""
+    made = iter(range(1000))
+
+    def run(*models: Path, out: Path | None = None, **options) -> Path:
+        return upcycle_into(out or tmp_path / f"sparse-{next(made)}", *models, **options)
 
     return run
 

@@ -35,3 +35,16 @@ def test_recipe_of_drop_upcycling_has_the_published_figures(
     assert config.parallel.data == devices
     assert made.memory_bytes < 3e9  # whatever the size of the model
     assert made.disk_bytes == 2 * parameters
+
+
+def test_recipe_with_a_shared_expert_meets_as_many_neurons_for_a_token_as_the_dense_model(tmp_path):
+    recipe = load_recipe(ROOT / "recipes" / "shared-expert-qwen2.5-7b.yaml")
+    plan = make_plan(build_graph(recipe), tmp_path)
+    assert not [problem for problem in plan.problems if problem.severity == "error"]
+    made, trained = plan.stage("experts").forecast, plan.stage("adapted").forecast
+    assert (made.counts["parameters"], made.counts["active_parameters"]) == (46_118_370_816, 7_621_737_984)
+    router_and_gate = 28 * 3584 * (60 + 1)
+    assert made.counts["active_parameters"] - router_and_gate == 7_615_616_512
+    assert trained.counts["parameters"] == 46_118_370_816
+    assert made.disk_bytes == 2 * 46_118_370_816
+    assert made.memory_bytes < 4e9

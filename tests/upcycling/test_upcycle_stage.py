@@ -86,6 +86,22 @@ def test_fine_grained_figures_are_those_of_theory(wide, run):
     assert facts["function"]["max_abs_logit_difference"] <= 1e-6
 
 
+def test_a_shared_expert_is_in_the_facts_with_its_proof(wide, run):
+    outcome = run(wide, shared_expert="slices", granularity=4, num_experts=12, experts_per_token=6)
+    facts = outcome.facts
+    assert facts["family"] == "qwen2_moe"
+    parameters = 3 * 128 * 256 + 128
+    assert facts["shared_expert"] == {
+        "made_as": "slices", "slices": 1, "width": 256, "parameters": parameters, "gate": 0.5, "scale": 2.0,
+        "experts_scale": pytest.approx(3.0),
+    }  # fmt: skip
+    assert (facts["measured"]["shared_intact"], facts["measured"]["intact_share"]) == (1.0, 0.5)
+    assert facts["measured"]["norm"] == pytest.approx(facts["expected"]["norm"], abs=0.05)
+    assert facts["function"]["max_abs_logit_difference"] <= 1e-6
+    assert facts["transformers_parity"]["max_abs_difference"] <= 1e-6
+    assert outcome.counts["active_parameters"] < outcome.counts["parameters"]
+
+
 def test_branch_train_mix_is_measured_without_theory(make_dense, run):
     facts = run(make_dense(seed=1), make_dense(seed=2), method="branch-train-mix").facts
     assert facts["function"]["max_abs_logit_difference"] is None

@@ -22,7 +22,8 @@ class Family:
     architecture: Hugging Face's class. qkv_biases: the query, key and value projections have biases.
     qk_norms: queries and keys are normalised, each head by itself, before they are rotated. windows: layers
     may attend to the last `sliding_window` tokens only: "none" of them, "all", or the "upper" ones (those
-    from `full_attention_layers` on). experts: the feed-forward is a mixture of experts.
+    from `full_attention_layers` on). experts: the feed-forward is a mixture of experts. shared_expert: beside
+    the experts that a router chooses there is one that every token goes through.
     """
 
     architecture: str
@@ -30,6 +31,7 @@ class Family:
     qk_norms: bool = False
     windows: str = "none"
     experts: bool = False
+    shared_expert: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -38,10 +40,12 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family("Qwen2ForCausalLM", qkv_biases=True, windows="upper"),
     "qwen3": Family("Qwen3ForCausalLM", qk_norms=True, windows="upper"),
     "mixtral": Family("MixtralForCausalLM", windows="all", experts=True),
+    "qwen2_moe": Family("Qwen2MoeForCausalLM", qkv_biases=True, experts=True, shared_expert=True),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", qk_norms=True, windows="all", experts=True),
 }
 """By Hugging Face's `model_type`, with what transformers' modeling code of that name computes. Llama is
-also Llama 3 (with `rope_scaling` from 3.1 on), Qwen2 also Qwen2.5."""
+also Llama 3 (with `rope_scaling` from 3.1 on), Qwen2 also Qwen2.5, Qwen2-MoE also Qwen1.5-MoE. Qwen2-MoE's
+windows, which no published model uses, are not computed."""
 
 ARCHITECTURES = tuple(family.architecture for family in FAMILIES.values())
 """What `Decoder` computes."""
@@ -67,10 +71,12 @@ class MixtureOfExperts:
 
     experts, experts_per_token: how many there are, and how many of them a token goes through.
     intermediate_size: feed-forward width of one expert. normalise: the chosen experts' weights are divided by
-    their sum (Mixtral always; Qwen3-MoE's `norm_topk_prob`). Layer l is sparse where (l + 1) % sparse_step
-    == 0 and l is not in dense_layers; the others are dense (Qwen3-MoE's `decoder_sparse_step` and
+    their sum (Mixtral always; Qwen's `norm_topk_prob`). Layer l is sparse where (l + 1) % sparse_step
+    == 0 and l is not in dense_layers; the others are dense (Qwen's `decoder_sparse_step` and
     `mlp_only_layers`). balance_coefficient: weight of the load-balancing loss that the model's makers used
-    (`router_aux_loss_coef`); it is carried along, and read by whoever trains.
+    (`router_aux_loss_coef`); it is carried along, and read by whoever trains. shared_size: width of the
+    shared expert, which every token goes through, times the sigmoid of its gate (Qwen2-MoE's
+    `shared_expert_intermediate_size`); 0: there is none.
     """
 
     experts: int
@@ -80,6 +86,11 @@ class MixtureOfExperts:
     sparse_step: int = 1
     dense_layers: tuple[int, ...] = ()
     balance_coefficient: float = 0.001
+    shared_size: int = 0
+
+    def shared_parameters(self, width: int) -> int:
+        """Parameters of the shared expert and its gate (one row) in a layer of a model of this width."""
+        return (3 * self.shared_size + 1) * width if self.shared_size else 0
 
     def is_sparse(self, layer: int) -> bool:
         """Whether this layer (from 0) has experts."""
@@ -177,16 +188,18 @@ class DecoderConfig:
         if self.moe is None or not self.moe.is_sparse(layer):
             return attention + 3 * self.hidden_size * self.intermediate_size
         router = self.hidden_size * self.moe.experts
-        return attention + router + experts * 3 * self.hidden_size * self.moe.intermediate_size
+        shared = self.moe.shared_parameters(self.hidden_size)
+        return attention + router + shared + experts * 3 * self.hidden_size * self.moe.intermediate_size
 
     def training_flops_per_token(self, sequence_length: int, *, full_attention: bool = False) -> float:
         """Floating-point operations of one token's forward and backward pass, causal attention counted.
 
         6 · P + 12 · N · H · (sum over layers of a token's mean number of keys), where P counts the parameters
         that take part in matrix products (output head included, embedding look-up excluded: it multiplies
-        nothing; of the experts those that a token goes through), N heads, H head dimension. A causal layer
-        has T / 2 keys on average, T `sequence_length` in tokens; a window of W < T leaves W - W² / 2T. PaLM
-        (2204.02311, appendix B) has 6·P + 12·L·N·H·T with full attention; a causal mask needs half of it.
+        nothing; of the experts those that a token goes through, the shared one among them), N heads, H head
+        dimension. A causal layer has T / 2 keys on average, T `sequence_length` in tokens; a window of W < T
+        leaves W - W² / 2T. PaLM (2204.02311, appendix B) has 6·P + 12·L·N·H·T with full attention; a causal
+        mask needs half of it.
         full_attention: count as there, so that figures compare with those of papers and of Megatron-LM.
         """
         experts = self.moe.experts_per_token if self.moe else 0
@@ -232,7 +245,7 @@ def _check_shape(config: DecoderConfig) -> None:
             hint="use 1 or more, or none",
         )
     if config.moe is not None:
-        _check_positive(config.moe, allowed_zero={"balance_coefficient"})
+        _check_positive(config.moe, allowed_zero={"balance_coefficient", "shared_size"})
         if config.moe.experts_per_token > config.moe.experts:
             raise InputError(
                 f"{config.moe.experts_per_token} experts a token are more than all {config.moe.experts}",
@@ -263,6 +276,8 @@ def _check_family(config: DecoderConfig) -> None:
         wrong = "has the same attention in all layers"
     elif family.experts != (config.moe is not None):
         wrong = "is a mixture of experts" if family.experts else "has no experts"
+    elif config.moe is not None and family.shared_expert != (config.moe.shared_size > 0):
+        wrong = "has a shared expert" if family.shared_expert else "has no shared expert"
     elif config.family == "mixtral" and config.moe is not None:
         plain = MixtureOfExperts(
             config.moe.experts,

@@ -30,6 +30,14 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },
+    "qwen2_moe": {
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 32_768,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+    },
     "qwen3_moe": {
         "num_key_value_heads": 4,
         "max_position_embeddings": 32_768,
@@ -56,6 +64,12 @@ _ONLY_COMPUTED: Mapping[str, Any] = {
 }
 """Variations that would load and then compute something else than their makers meant."""
 
+_ONLY_COMPUTED_OF: Mapping[str, Mapping[str, Any]] = {
+    "qwen2_moe": {"qkv_bias": True, "use_sliding_window": False},
+}
+"""The same, of keys that transformers reads for one family only. Qwen2-MoE's windows lie in every second of
+the lower layers in transformers 5, in the upper ones in 4: no published model has them in use."""
+
 
 def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
     """Read a config.json (transformers 4 or 5 spelling) of one of `ARCHITECTURES`.
@@ -68,7 +82,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
     name = _family(config)
     family = FAMILIES[name]
     config = {**_DEFAULTS[name], **config}
-    _check_variations(config, qkv_biases=family.qkv_biases)
+    _check_variations(config, name)
     theta, scaling = _rope_from_hf(config)
     heads, hidden = _number(config, "num_attention_heads"), _number(config, "hidden_size")
     window, full_layers = _window_from_hf(config, family.windows)
@@ -162,6 +176,7 @@ def _family_to_hf(config: DecoderConfig) -> dict[str, Any]:
         "norm_topk_prob": config.moe.normalise,
         "decoder_sparse_step": config.moe.sparse_step,
         "mlp_only_layers": list(config.moe.dense_layers),
+        **({"shared_expert_intermediate_size": config.moe.shared_size} if config.moe.shared_size else {}),
     }
 
 
@@ -175,13 +190,13 @@ def _family(config: Mapping[str, Any]) -> str:
             return name
     raise InputError(
         f'the model has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}',
-        hint="choose a Llama, Mistral, Mixtral, Qwen2 or Qwen3 model",
+        hint="choose a Llama, Mistral, Mixtral, Qwen2 or Qwen3 model, or Qwen's mixtures of experts",
     )
 
 
-def _check_variations(config: Mapping[str, Any], *, qkv_biases: bool) -> None:
-    for key, computed in _ONLY_COMPUTED.items():
-        if key == "attention_bias" and qkv_biases:
+def _check_variations(config: Mapping[str, Any], family: str) -> None:
+    for key, computed in {**_ONLY_COMPUTED, **_ONLY_COMPUTED_OF.get(family, {})}.items():
+        if key == "attention_bias" and FAMILIES[family].qkv_biases:
             continue  # transformers does not read it there
         if config.get(key) is not None and config[key] != computed:
             raise InputError(
@@ -208,8 +223,8 @@ def _window_from_hf(config: Mapping[str, Any], windows: str) -> tuple[int | None
 def _check_layer_types(config: Mapping[str, Any], shape: DecoderConfig) -> None:
     """Transformers 5 also writes each layer's attention out; an order of its own is not computed."""
     named = config.get("layer_types")
-    if named is None or shape.features.windows != "upper":
-        return  # transformers reads it for Qwen2 and Qwen3 only
+    if named is None or not (shape.features.windows == "upper" or shape.family == "qwen2_moe"):
+        return  # transformers reads it for Qwen2, Qwen3 and Qwen2-MoE only
     ours = ["sliding_attention" if shape.window(layer) else "full_attention" for layer in range(shape.layers)]
     if named != ours:
         raise InputError(
@@ -241,6 +256,7 @@ def _experts_from_hf(config: Mapping[str, Any], family: str) -> MixtureOfExperts
         sparse_step=_number(config, "decoder_sparse_step", 1),
         dense_layers=tuple(dense),
         balance_coefficient=coefficient,
+        shared_size=_number(config, "shared_expert_intermediate_size") if family == "qwen2_moe" else 0,
     )
 
 

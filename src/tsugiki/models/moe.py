@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from tsugiki.models.config import MixtureOfExperts
-from tsugiki.models.layers import Linear
+from tsugiki.models.layers import FeedForward, Linear
 from tsugiki.models.sharding import computing_part
 
 _GROUPED_BYTES = 16
@@ -39,7 +39,7 @@ class Routing(NamedTuple):
 class Router(Linear):
     """Chooses each token's experts: softmax over all of them, then the K largest.
 
-    The order is that of Mixtral and Qwen3-MoE (transformers' `MixtralTopKRouter`, `Qwen3MoeTopKRouter`): a
+    The order is that of Mixtral and Qwen's (transformers' `MixtralTopKRouter`, `Qwen3MoeTopKRouter`): a
     softmax over the K chosen logits gives the same numbers where they are normalised, and others where not.
     All in float32, whatever the model's type and autocast's: rounding sends tokens to other experts (the
     "selective precision" of Switch Transformer, 2101.03961, section 2.4, for the logits too).
@@ -95,8 +95,22 @@ class Experts(nn.Module):
         return grouped_linear(F.silu(gate_RF) * up_RF, computing_part(self.down_proj), ends_E)
 
 
+class SharedGate(Linear):
+    """How much of the shared expert's output a token takes: the sigmoid of one product, without a bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Factors in (0, 1), (B, T, 1)."""
+        return F.linear(x_BTD, computing_part(self.weight)).sigmoid()
+
+
 class SparseFeedForward(nn.Module):
     """A feed-forward block of experts; named `mlp` as the dense one is.
+
+    With a shared expert, every token's output of it, times its gate, is added to that of the chosen experts
+    (Qwen2-MoE; DeepSeekMoE, 2401.06066, section 3.2, without the gate).
 
     `compute` is `through_experts`; `training.parallel.expert` replaces it where a block's tokens or its
     experts lie on several devices.
@@ -106,12 +120,23 @@ class SparseFeedForward(nn.Module):
         super().__init__()
         self.gate = Router(width, moe)
         self.experts = Experts(width, moe)
+        self.shared_expert = FeedForward(width, moe.shared_size) if moe.shared_size else None
+        self.shared_expert_gate = SharedGate(width) if moe.shared_size else None
         self.compute = through_experts
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing]:
         """The contribution to the residual stream, (B, T, D), and how its tokens were routed."""
         routing: Routing = self.gate(x_BTD.flatten(0, 1))
-        return self.compute(self.experts, x_BTD, routing), routing
+        y_BTD = self.compute(self.experts, x_BTD, routing)
+        shared_BTD = self.shared(x_BTD)
+        return y_BTD if shared_BTD is None else y_BTD + shared_BTD, routing
+
+    def shared(self, x_BTD: Tensor) -> Tensor | None:
+        """What the shared expert adds, its gate included, (B, T, D); None where there is none."""
+        if self.shared_expert is None or self.shared_expert_gate is None:
+            return None
+        shared_BTD: Tensor = self.shared_expert_gate(x_BTD) * self.shared_expert(x_BTD)
+        return shared_BTD
 
 
 def through_experts(experts: Callable[[Tensor, Tensor], Tensor], x_BTD: Tensor, routing: Routing) -> Tensor:

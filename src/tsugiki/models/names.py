@@ -7,8 +7,11 @@ one tensor an expert and matrix.
 |---|---|---|
 | decoder | mlp.gate.weight (E, D) | mlp.experts.{gate_proj,up_proj} (E, F, D), .down_proj (E, D, F) |
 | Mixtral's files | block_sparse_moe.gate.weight | block_sparse_moe.experts.e.{w1,w3} (F, D), .w2 (D, F) |
-| Qwen3-MoE's files | mlp.gate.weight | mlp.experts.e.{gate_proj,up_proj,down_proj}.weight |
+| Qwen's files | mlp.gate.weight | mlp.experts.e.{gate_proj,up_proj,down_proj}.weight |
 | transformers 5 in memory | mlp.gate.weight | mlp.experts.gate_up_proj (E, 2F, D), .down_proj (E, D, F) |
+
+A shared expert (mlp.shared_expert.{gate_proj,up_proj,down_proj}.weight) and its gate
+(mlp.shared_expert_gate.weight, (1, D)) have the same names everywhere.
 
 The last layout is read too: it is what a training program that saves transformers' module as it is leaves
 behind.

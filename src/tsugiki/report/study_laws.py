@@ -14,6 +14,7 @@ from tsugiki.report.figures.figure import Figure, Key, Words, full_width, model_
 from tsugiki.report.figures.svg import Canvas
 from tsugiki.report.formatting import count, fixed, percent, plural
 from tsugiki.report.study_sheet import Part, Sheet, Table, render_sheet
+from tsugiki.study.domains import DomainLaw
 from tsugiki.study.findings import Finding
 from tsugiki.study.heldout import Checked
 from tsugiki.study.laws import Law, Runs
@@ -50,6 +51,52 @@ def write_law_page(  # noqa: PLR0917 - each is a plain fact
         tuple(part for part in parts if part is not None), "tsugiki study law", _CAUTION,
     )  # fmt: skip
     write_text(path, render_sheet(sheet))
+
+
+def write_domains_page(  # noqa: PLR0917 - each is a plain fact
+    path: Path,
+    column: str,
+    found: DomainLaw,
+    data: tuple[Runs, Sequence[str]],
+    checks: Sequence[Checked],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the page of a law over domains atomically. data: the runs, and the domain of each."""
+    runs, domains = data
+    rows = tuple((name, f"{value:.4g}") for name, value in found.floors.items())
+    floors = Table("E + F/K^mu: what is left of the loss however large the run.", ("", "floor"), rows)
+    lead = "One number a domain; all else is shared, and a new domain needs no more than a few cheap runs."
+    parts = [
+        _said(notes),
+        Part(
+            "floors",
+            "Floors of the domains",
+            lead,
+            (_domain_figure(column, found, runs, domains),),
+            (floors,),
+        ),
+        _parameters(found.law, {}),
+        _checks(checks),
+    ]
+    meta = f"cross-domain law · {plural(len(found.floors), 'domain')} · {plural(len(runs), 'observation')}"
+    sheet = Sheet(
+        f"{column} of several domains", meta, _headline(column, checks), (),
+        tuple(part for part in parts if part is not None), "tsugiki study law", _CAUTION,
+    )  # fmt: skip
+    write_text(path, render_sheet(sheet))
+
+
+def _domain_figure(column: str, found: DomainLaw, runs: Runs, domains: Sequence[str]) -> Figure:
+    spots, legend = [], []
+    for place, name in enumerate(found.floors):
+        css = f"m{place % 6}"
+        legend.append((name, css))
+        own = runs.pick(np.array([one == name for one in domains]))
+        spots += [
+            Spot(seen, told, css, "", f"{name}: seen {seen:.4f}, fitted {told:.4f}")
+            for seen, told in zip(own.loss.tolist(), found.loss(name, own).tolist(), strict=True)
+        ]
+    return predicted_against_seen("domains", f"{column}, fitted", spots, model_legend(legend))
 
 
 def write_mixture_page(

@@ -11,6 +11,7 @@ from tsugiki.artifacts.contract import EXECUTION, ArtifactType, Reference, Stage
 Method = Literal["drop", "naive", "noise", "branch-train-mix"]
 RouterStart = Literal["rand", "rand-mean0", "normal-0.02", "normal-0.289", "rand-mean0-0.02"]
 Scaling = Literal["exact", "cube-root", "none"]
+SharedExpert = Literal["none", "copy", "slices"]
 
 
 class Config(StageConfig):
@@ -57,21 +58,36 @@ class Config(StageConfig):
         "width of 1/granularity, whose router rows begin alike, so that whole copies are chosen at first "
         "(arXiv 2410.07524). num_experts and experts_per_token count the small experts.",
     )
+    shared_expert: SharedExpert = Field(
+        default="none",
+        description="An expert that every token goes through beside the chosen ones (Qwen2-MoE's layout; for "
+        "Llama, Mistral and Qwen2). Its neurons are the dense model's, none is changed; its gate begins with "
+        "weights 0, so at 1/2 for every token. copy: all of the feed-forward; it and the chosen experts give "
+        "half of the output each. slices: the first `shared_slices` of the `granularity` slices; only the "
+        "others are copied to experts that are chosen.",
+    )
+    shared_slices: int = Field(
+        default=1,
+        ge=1,
+        description="shared_expert: slices: so many of the `granularity` slices every token goes through.",
+    )
     scaling: Scaling = Field(
         default="exact",
-        description="granularity > 1: weights are scaled so that the slices of a copy add up again. exact: "
-        "up and down by factors with the product `granularity`; the function is kept. cube-root: gate, up "
-        "and down by its cube root, as the paper and Megatron-Core; with SiLU the function is not kept.",
+        description="granularity > 1, shared_expert: weights are scaled so that all parts of the feed-"
+        "forward add up again. exact: up and down by two factors (of plain slices, their product is "
+        "`granularity`); the function is kept. cube-root: gate, up and down by the product's cube root, as "
+        "the paper and Megatron-Core; with SiLU the function is not kept. none: it is not kept either.",
     )
     layers: Literal["all"] | tuple[int, ...] = Field(
         default="all",
-        description="Layers (from 0) that become mixtures; the others stay dense. Only for the target "
-        "qwen3-moe.",
+        description="Layers (from 0) that become mixtures; the others stay dense. Not for the target "
+        "mixtral, which has no dense layers.",
     )
-    target: Literal["auto", "mixtral", "qwen3-moe"] = Field(
+    target: Literal["auto", "mixtral", "qwen2-moe", "qwen3-moe"] = Field(
         default="auto",
         description="Layout of the result. auto: the one that computes what the dense model's family does: "
-        "Mixtral for Llama and Mistral, Qwen3-MoE for Qwen3.",
+        "Mixtral for Llama and Mistral, Qwen3-MoE for Qwen3; with a shared expert Qwen2-MoE for Llama, "
+        "Mistral (biases of 0 are added to queries, keys and values) and Qwen2.",
     )
     balance_coefficient: float = Field(
         default=0.02,
@@ -98,6 +114,16 @@ class Config(StageConfig):
             ),
         )
 
+    @property
+    def slices_kept_back(self) -> int:
+        """Slices of the feed-forward that no chosen expert begins with: the shared expert's own."""
+        return self.shared_slices if self.shared_expert == "slices" else 0
+
+    @property
+    def copy_experts(self) -> int:
+        """So many experts in succession hold the slices of one copy of the feed-forward."""
+        return self.granularity - self.slices_kept_back
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         said = [message for wrong, message in _contradictions(self) if wrong]
@@ -107,9 +133,8 @@ class Config(StageConfig):
 
 
 def _contradictions(config: Config) -> list[tuple[bool, str]]:
-    sources, grain = 1 + len(config.models), config.granularity
+    sources = 1 + len(config.models)
     mixing = config.method == "branch-train-mix"
-    released = config.draws == "released"
     return [
         (
             config.experts_per_token > config.num_experts,
@@ -120,18 +145,52 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
             mixing and config.num_experts % sources != 0,
             f"{config.num_experts} experts can't come evenly from {sources} models",
         ),
-        (
-            config.num_experts % grain != 0 or config.experts_per_token % grain != 0,
-            f"granularity {grain} has to divide num_experts and experts_per_token: whole copies are chosen",
-        ),
-        (mixing and grain > 1, "branch-train-mix can't be combined with granularity"),
-        (
-            released and (grain > 1 or config.method not in {"drop", "noise"} or config.shared_indices),
-            "draws: released needs shared_indices: false, granularity 1, and the method drop or noise",
-        ),
+        *_contradictions_of_slices(config),
         (
             config.layers != "all" and len(set(config.layers)) != len(config.layers),
             "a layer is named twice in `layers`",
         ),
         (config.layers == (), "`layers` names no layer"),
+    ]
+
+
+def _contradictions_of_slices(config: Config) -> list[tuple[bool, str]]:
+    grain, copy, shared = config.granularity, config.copy_experts, config.shared_expert != "none"
+    drawn_so = config.method in {"drop", "noise"} and not config.shared_indices
+    if copy < 1:
+        none_left = (
+            f"shared_slices {config.shared_slices} leaves none of the {grain} slices (granularity) for the "
+            "experts that are chosen"
+        )
+        return [(True, none_left)]
+    kept_back = f" less {config.shared_slices} shared" if copy < grain else ""
+    not_whole = (
+        f"granularity {grain}{kept_back} has to divide num_experts and experts_per_token: whole copies are "
+        "chosen"
+    )
+    not_released = (
+        "draws: released needs shared_indices: false, granularity 1, no shared expert, and the method drop "
+        "or noise"
+    )
+    return [
+        (
+            config.num_experts % copy != 0 or config.experts_per_token % copy != 0,
+            not_whole,
+        ),
+        (
+            config.method == "branch-train-mix" and grain > 1,
+            "branch-train-mix can't be combined with granularity",
+        ),
+        (
+            config.draws == "released" and (grain > 1 or shared or not drawn_so),
+            not_released,
+        ),
+        (
+            config.shared_slices > 1 and config.shared_expert != "slices",
+            "`shared_slices` is of use with shared_expert: slices only",
+        ),
+        (
+            config.target != "auto" and shared != (config.target == "qwen2-moe"),
+            "a shared expert and the target qwen2-moe need each other",
+        ),
     ]

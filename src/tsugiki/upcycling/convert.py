@@ -1,13 +1,14 @@
 """A dense model's files to those of a mixture of experts, tensor by tensor.
 
-Memory: a worker holds one dense matrix, and one expert's; trunk weights are copied from file to file. So the
+Memory: a worker holds one dense matrix, and two experts': one is written while the next is made. Trunk
+weights are copied from file to file. So the
 size of the model does not matter, that of its largest matrix does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,15 @@ from tsugiki.upcycling.experts import (
     NEURON_DIMENSION,
     change_neurons,
     neuron_sums,
+    routed_gain,
     scale_of,
+    shared_matrix,
+    slice_number,
     slice_of,
 )
+from tsugiki.upcycling.output import page_tensor
 from tsugiki.upcycling.shapes import same_tensors, upcycled_shape
-from tsugiki.upcycling.shards import Shards
+from tsugiki.upcycling.shards import Shards, read_fully
 from tsugiki.upcycling.weights import Task, dense_name, is_matrix, plan_tasks
 
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -111,29 +116,30 @@ def open_conversion(models: Sequence[Path], out: Path, config: Config) -> Conver
 
 
 def expert_matrices(conversion: Conversion, layer: int, matrix: str) -> Iterator[Tensor]:
-    """One matrix of all experts of a layer, in order, in the stored type; a tensor is valid until the next.
+    """One matrix of all experts of a layer, in order, in the stored type.
+
+    A tensor is valid until the one after the next is asked for: there are two, in turns.
 
     The dense model's, with the neurons that `draws.chosen_neurons` names drawn anew (or with noise added),
     times `experts.scale_of`.
     """
     config, dimension = conversion.config, NEURON_DIMENSION[matrix]
     experts_each = config.num_experts // len(conversion.sources)
-    scale = scale_of(matrix, config.granularity, config.scaling)
+    scale = scale_of(matrix, routed_gain(config), config.scaling)
     for source in conversion.sources:
         dense = read_tensor(source[dense_name(layer, matrix)])
         width = dense.shape[dimension] // config.granularity
-        out = torch.empty_like(slice_of(dense, dimension, 0, config.granularity)).contiguous()
+        shape = slice_of(dense, dimension, 0, config.granularity).shape
+        turns = [page_tensor(shape, dense.dtype) for _ in range(2)]
         sums = [
             neuron_sums(slice_of(dense, dimension, part, config.granularity), dimension)
             for part in range(config.granularity if config.method == "drop" and config.ratio else 0)
         ]
         for expert in range(experts_each):  # of several models nothing is changed: the number is of no use
-            out.copy_(slice_of(dense, dimension, expert, config.granularity))
+            number = slice_number(config, expert)
+            out = turns[expert % 2].copy_(slice_of(dense, dimension, number, config.granularity))
             chosen = chosen_neurons(config, layer, expert, matrix, width)
-            if sums:
-                normal = sums[expert % config.granularity].mean_and_std(chosen)
-            else:
-                normal = (0.0, config.noise_std)
+            normal = sums[number].mean_and_std(chosen) if sums else (0.0, config.noise_std)
             seed = seed_of(config.seed, "layer", layer, "expert", expert, matrix)
             change_neurons(out, dimension, chosen, seed, normal, add=config.method == "noise")
             yield out if scale == 1 else out.mul_(scale)
@@ -144,13 +150,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
     with entry.file.open("rb", buffering=0) as file:
         file.seek(entry.begins)
-        view, done = content_of(tensor), 0
-        while done < len(view):
-            count = file.readinto(view[done:])
-            if not count:
-                message = f"{entry.file} became shorter while it was read"
-                raise InputError(message, hint="fetch the model again")
-            done += count
+        read_fully(file, content_of(tensor))
     return tensor
 
 
@@ -162,8 +162,19 @@ def content_of(tensor: Tensor) -> memoryview:
 def _in_threads(
     conversion: Conversion, tasks: Sequence[Task], shards: Shards, report: Callable[[Task], None]
 ) -> None:
-    with ThreadPoolExecutor(conversion.config.workers, thread_name_prefix="upcycling") as pool:
-        waiting = {pool.submit(_carry_out, conversion, task, shards): task for task in tasks}
+    workers = conversion.config.workers
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="writing") as writers,
+        ThreadPoolExecutor(workers, thread_name_prefix="upcycling") as pool,
+    ):
+
+        def carry_out(task: Task) -> None:
+            if is_matrix(task):
+                _make_experts(conversion, task, shards, writers)
+            else:
+                _carry_out(conversion, task, shards)
+
+        waiting = {pool.submit(carry_out, task): task for task in tasks}
         try:
             for done in as_completed(waiting):
                 done.result()
@@ -173,25 +184,43 @@ def _in_threads(
             raise
 
 
-def _carry_out(conversion: Conversion, task: Task, shards: Shards) -> None:
-    lacking = [part for part in task.parts if not shards.has(part.name)]
+def _make_experts(conversion: Conversion, task: Task, shards: Shards, writers: Executor) -> None:
+    """Make a matrix of all experts; one is written while the next is drawn."""
+    lacking = {part.name for part in task.parts if not shards.has(part.name)}
     if not lacking:
         return
-    if is_matrix(task):
-        made = expert_matrices(conversion, task.layer, task.matrix)
-        for part, matrix in zip(task.parts, made, strict=True):
-            if part in lacking:
-                shards.write(part.name, content_of(matrix))
-    elif task.matrix == "router":
+    writing: Future[None] | None = None
+    made = expert_matrices(conversion, task.layer, task.matrix)
+    for part, matrix in zip(task.parts, made, strict=True):
+        if writing is not None:
+            writing.result()
+        if part.name in lacking:
+            writing = writers.submit(shards.write, part.name, content_of(matrix))
+    if writing is not None:
+        writing.result()
+
+
+def _carry_out(conversion: Conversion, task: Task, shards: Shards) -> None:
+    """Write what is no matrix of experts: a router, a shared expert's, or what is taken over."""
+    if all(shards.has(part.name) for part in task.parts):
+        return
+    if task.matrix == "router":
         config = conversion.config
         rows = router_rows(
             config.router,
             config.num_experts,
             conversion.shape.hidden_size,
             generator_of(config.seed, "layer", task.layer, "router"),
-            alike=config.granularity,
+            alike=config.copy_experts,
         )
         _write_router(task, rows, shards)
+    elif task.matrix == "zeros":
+        (zeros,) = task.parts
+        shards.write(zeros.name, content_of(torch.zeros(zeros.shape, dtype=TORCH_DTYPES[zeros.dtype])))
+    elif task.matrix:
+        dense = read_tensor(conversion.sources[0][task.source])
+        shared = shared_matrix(dense, task.matrix.removeprefix("shared "), conversion.config)
+        shards.write(task.parts[0].name, content_of(shared))
     elif len(conversion.sources) == 1:
         shards.copy(task.parts[0].name, conversion.sources[0][task.source])
     else:

@@ -45,8 +45,9 @@ def published_flops_per_token(shape: DecoderConfig, sequence_length: int) -> flo
 
     12 h² L ((1 + k/a + s/h) + 1.5 K f/h + v / (2 L h)): h hidden size, L layers, a heads, k key-value heads,
     s sequence length in tokens, f width of an expert, K experts a token, v vocabulary (moe-recipes, the
-    framework that the paper names). Attention is counted in full, without the causal half, and routers are
-    left out; `DecoderConfig.training_flops_per_token` counts both.
+    framework that the paper names); a shared expert's width, which the paper's models don't have, is added to
+    K f. Attention is counted in full, without the causal half, and routers are left out;
+    `DecoderConfig.training_flops_per_token` counts both.
     """
     width = shape.hidden_size
     attention = 1 + shape.kv_heads / shape.heads + sequence_length / width
@@ -54,7 +55,7 @@ def published_flops_per_token(shape: DecoderConfig, sequence_length: int) -> flo
     for layer in range(shape.layers):
         inner = shape.intermediate_size
         if shape.moe is not None and shape.is_sparse(layer):
-            inner = shape.moe.experts_per_token * shape.moe.intermediate_size
+            inner = shape.moe.experts_per_token * shape.moe.intermediate_size + shape.moe.shared_size
         feed_forward += 1.5 * inner / width
     head = shape.vocabulary_size / (2 * width)
     return 12 * width**2 * (shape.layers * attention + feed_forward + head)

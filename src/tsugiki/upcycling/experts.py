@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsugiki.upcycling.config import Scaling
+from tsugiki.upcycling.config import Config, Scaling
 
 NEURON_DIMENSION = {"gate_proj": 0, "up_proj": 0, "down_proj": 1}
 """Along which dimension of each matrix the neurons lie."""
@@ -58,14 +58,33 @@ def neuron_sums(matrix: Tensor, dimension: int) -> NeuronSums:
     return NeuronSums(torch.stack(sums).sum(0), torch.stack(squares).sum(0), matrix.shape[0])
 
 
-def slice_of(matrix: Tensor, dimension: int, expert: int, granularity: int) -> Tensor:
-    """The neurons of the dense matrix that an expert begins with, a view.
+def slice_number(config: Config, expert: int) -> int:
+    """Which slice of the dense feed-forward an expert begins with, from 0.
 
-    The slices 0 to granularity - 1 in order, again and again (Megatron-Core's order): the slices of one copy
-    of the feed-forward are `granularity` experts in succession.
+    All slices that the shared expert does not keep back, in order, again and again (Megatron-Core's order):
+    the slices of one copy are `copy_experts` experts in succession.
     """
+    return config.slices_kept_back + expert % config.copy_experts
+
+
+def slice_of(matrix: Tensor, dimension: int, number: int, granularity: int) -> Tensor:
+    """The neurons of one slice of the dense matrix, a view."""
     width = matrix.shape[dimension] // granularity
-    return matrix.narrow(dimension, expert % granularity * width, width)
+    return matrix.narrow(dimension, number * width, width)
+
+
+def shared_part(matrix: Tensor, dimension: int, config: Config) -> Tensor:
+    """The neurons of the dense matrix that the shared expert has: all, or the first slices; a view."""
+    if config.shared_expert == "copy":
+        return matrix
+    width = matrix.shape[dimension] // config.granularity
+    return matrix.narrow(dimension, 0, config.slices_kept_back * width)
+
+
+def shared_matrix(matrix: Tensor, name: str, config: Config) -> Tensor:
+    """The shared expert's matrix of this name, scaled by `shared_gain`, in memory of its own."""
+    scale = scale_of(name, shared_gain(config), config.scaling)
+    return shared_part(matrix, NEURON_DIMENSION[name], config).contiguous().clone().mul_(scale)
 
 
 def change_neurons(
@@ -92,23 +111,52 @@ def change_neurons(
         matrix.copy_(exact)
 
 
-def scale_of(matrix: str, granularity: int, scaling: Scaling) -> float:
-    """What the weights of a slice are multiplied by, so that the slices of a copy add up again.
+SHARED_GATE = 0.5
+"""The sigmoid of a gate whose weights are 0: what every token takes of the shared expert at the beginning."""
 
-    A copy's slices are weighed by 1 / granularity each where weights are normalised, so their outputs have
-    to grow by `granularity` (arXiv 2410.07524, of a softmax over the chosen experts). "cube-root" spreads
-    that evenly over the three matrices, as the paper and Megatron-Core do; but SiLU(c x) is not c SiLU(x),
-    so gate_proj is better left alone. "exact" gives up and down a factor each; for a power of two these are
-    powers of two, by which every floating-point number is multiplied without rounding.
+
+def routed_gain(config: Config) -> float:
+    """By how much the outputs of chosen experts have to grow so that all parts add up to the dense output.
+
+    Chosen are c copies of `copy_experts` slices each, with equal weights 1 / (c `copy_experts`), so together
+    they give 1 / `copy_experts` of the sum of their slices: they have to grow by `copy_experts` (arXiv
+    2410.07524, of a softmax over the chosen experts). Where a shared expert has a copy of all slices, and
+    gives half of the output (`SHARED_GATE` times all of it), the chosen ones give the other half.
     """
-    if granularity == 1 or scaling == "none":
+    return config.copy_experts * (1 - SHARED_GATE if config.shared_expert == "copy" else 1.0)
+
+
+def shared_gain(config: Config) -> float:
+    """By how much the shared expert's output has to grow: a part that it alone has is halved by its gate."""
+    return 1 / SHARED_GATE if config.shared_expert == "slices" else 1.0
+
+
+def keeps_function(config: Config) -> bool:
+    """Whether the mixture computes what the dense model does as long as every neuron is kept."""
+    return config.scaling == "exact" or (routed_gain(config) == 1 and shared_gain(config) == 1)
+
+
+def scale_of(matrix: str, gain: float, scaling: Scaling) -> float:
+    """What a matrix is multiplied by, so that the output of its feed-forward grows by `gain`.
+
+    "cube-root" spreads the gain evenly over the three matrices, as the paper of granularity and Megatron-Core
+    do; but SiLU(c x) is not c SiLU(x), so gate_proj is better left alone. "exact" gives up and down a factor
+    each; for a power of two these are powers of two, by which every floating-point number is multiplied
+    without rounding.
+    """
+    if gain == 1 or scaling == "none":
         return 1.0
     if scaling == "cube-root":
-        return granularity ** (1 / 3)
+        return gain ** (1 / 3)
     if matrix == "gate_proj":
         return 1.0
-    exponent = granularity.bit_length() - 1
-    if granularity == 1 << exponent:
-        half = exponent // 2
-        return float(1 << (exponent - half if matrix == "down_proj" else half))
-    return math.sqrt(granularity)
+    mantissa, exponent = math.frexp(gain)
+    if mantissa == 0.5:  # noqa: PLR2004 (a power of two)
+        half = int((exponent - 1) / 2)
+        return 2.0 ** (exponent - 1 - half if matrix == "down_proj" else half)
+    return math.sqrt(gain)
+
+
+def whole_scale(gain: float, scaling: Scaling) -> float:
+    """The product of the scales of all three matrices: `gain`, or what `scaling` makes of it."""
+    return math.prod(scale_of(matrix, gain, scaling) for matrix in NEURON_DIMENSION)

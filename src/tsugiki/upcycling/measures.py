@@ -13,7 +13,17 @@ from tsugiki.models.moe import Routing
 from tsugiki.upcycling.config import Config
 from tsugiki.upcycling.convert import Conversion, read_tensor
 from tsugiki.upcycling.draws import chosen_count
-from tsugiki.upcycling.experts import NEURON_DIMENSION, scale_of, slice_of
+from tsugiki.upcycling.experts import (
+    NEURON_DIMENSION,
+    SHARED_GATE,
+    routed_gain,
+    scale_of,
+    shared_gain,
+    shared_matrix,
+    slice_number,
+    slice_of,
+    whole_scale,
+)
 from tsugiki.upcycling.weights import dense_name
 
 
@@ -51,7 +61,9 @@ class LayerMeasures:
     between. cosine_dense: of an expert's output with that of the dense slice it comes from; cosine_experts:
     between experts of the same slice; both are means over tokens and experts. norm: of the mixture's output
     relative to the dense one's, both root mean squares over tokens; expected_norm: what theory says of it
-    (None as in `Expected`), with the weights that the router gave.
+    (None as in `Expected`), with the weights that the router gave. shared_intact: the share of the shared
+    expert's neurons that are, to the bit, the dense model's times their scale: all of them; None where there
+    is none, or where it is a mean of several models'. Its output is a part of the mixture's.
     """
 
     layer: int
@@ -62,6 +74,7 @@ class LayerMeasures:
     cosine_experts: float | None
     norm: float
     expected_norm: float | None
+    shared_intact: float | None
 
 
 @dataclass
@@ -75,6 +88,8 @@ class Observer:
     _outputs: dict[int, Tensor] = field(default_factory=dict)
     _intact: dict[int, int] = field(default_factory=dict)
     _routing: Routing | None = None
+    _shared: Tensor | None = None
+    _shared_intact: float | None = None
     _dense: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def see_expert(self, expert: int, stored: Sequence[Tensor], y_SD: Tensor) -> None:
@@ -85,6 +100,18 @@ class Observer:
     def see_routing(self, routing: Routing) -> None:
         """How the layer's router sends the tokens of x_SD."""
         self._routing = routing
+
+    def see_shared(self, stored: Sequence[Tensor], y_SD: Tensor) -> None:
+        """stored: the shared expert's gate, up and down. y_SD: its output of x_SD, times its own gate."""
+        self._shared = y_SD
+        if len(self.conversion.sources) > 1:
+            return
+        same = torch.ones(stored[0].shape[0], dtype=torch.bool)
+        whole = self._dense_matrices(0)
+        for one, dense, (matrix, dimension) in zip(stored, whole, NEURON_DIMENSION.items(), strict=True):
+            meant = shared_matrix(dense, matrix, self.conversion.config)
+            same &= (one == meant).all(dim=1 - dimension)
+        self._shared_intact = float(same.double().mean())
 
     def measures(self) -> LayerMeasures:
         """All figures, once every expert and the routing were seen."""
@@ -100,7 +127,8 @@ class Observer:
             cosine_dense=self._cosine_dense(),
             cosine_experts=self._cosine_experts(),
             norm=self._norm(),
-            expected_norm=None if theory.alike is None else self._expected_norm(theory.alike),
+            expected_norm=self._expected_norm(theory),
+            shared_intact=self._shared_intact,
         )
 
     def _intact_neurons(self, expert: int, stored: Sequence[Tensor]) -> int:
@@ -109,8 +137,9 @@ class Observer:
         dense = self._dense_matrices(expert // experts_each)
         meant = []
         for (matrix, dimension), whole in zip(NEURON_DIMENSION.items(), dense, strict=True):
-            part = slice_of(whole, dimension, expert % experts_each, config.granularity)
-            scale = scale_of(matrix, config.granularity, config.scaling)
+            number = slice_number(config, expert % experts_each)
+            part = slice_of(whole, dimension, number, config.granularity)
+            scale = scale_of(matrix, routed_gain(config), config.scaling)
             meant.append(part if scale == 1 else part.clone().mul_(scale))
         same = torch.ones(meant[0].shape[0], dtype=torch.bool)
         if config.draws == "released":
@@ -139,39 +168,53 @@ class Observer:
 
     def _slice_output(self, expert: int) -> Tensor:
         grain = self.conversion.config.granularity
+        number = slice_number(self.conversion.config, expert)
         gate, up, down = (
-            slice_of(whole, dimension, expert, grain).float()
+            slice_of(whole, dimension, number, grain).float()
             for whole, dimension in zip(self._dense_matrices(0), NEURON_DIMENSION.values(), strict=True)
         )
         return F.linear(F.silu(F.linear(self.x_SD, gate)) * F.linear(self.x_SD, up), down)
 
     def _cosine_experts(self) -> float | None:
-        grain = self.conversion.config.granularity
+        copy = self.conversion.config.copy_experts
         found = [
             float(F.cosine_similarity(self._outputs[one], self._outputs[other]).mean())
             for one in self._outputs
-            for other in range(one + grain, len(self._outputs), grain)
+            for other in range(one + copy, len(self._outputs), copy)
         ]
         return sum(found) / len(found) if found else None
 
     def _norm(self) -> float:
-        mixed_SD = torch.zeros_like(self.y_SD)
+        mixed_SD = torch.zeros_like(self.y_SD) if self._shared is None else self._shared.clone()
         for expert, y_SD in self._outputs.items():
             mixed_SD += self._weights_SE()[:, expert, None] * y_SD
         return float(mixed_SD.square().sum().sqrt() / self.y_SD.square().sum().sqrt())
 
-    def _expected_norm(self, alike: float) -> float:
-        """√(G · mean over tokens of Σ w_e w_e' c), c = 1 for e = e', `alike` within a slice, else 0.
+    def _expected_norm(self, theory: Expected) -> float | None:
+        """√(p² / G · mean over tokens of Σ w_e w_e' c + b p k / G + b² g² s / G), the dense one's being 1.
 
-        A slice's output has 1/G of the dense one's square, and is scaled by G. With G = 1 and two equal
-        weights that is √((1 + (1 - r)²) / 2).
+        c = 1 for e = e', `alike` within a slice, else 0: slices are as good as independent, and each has 1/G
+        of the dense output's square. p: what experts' outputs are scaled by (G where there is no shared
+        expert). With G = 1 and two equal weights that is √((1 + (1 - r)²) / 2). Of a shared expert, scaled by
+        b and its gate g = 1/2: s, how many slices it has; the second term, 2 g Σ w = 1 times what both have
+        in common, only where it has the same neurons as the experts, a share k of which these have kept.
         """
-        grain, experts = self.conversion.config.granularity, len(self._outputs)
-        slices = torch.arange(experts) % grain
-        alike_EE = torch.where(slices[:, None] == slices, alike, 0.0).fill_diagonal_(1.0)
+        if theory.kept is None or theory.alike is None:
+            return None
+        config, experts = self.conversion.config, len(self._outputs)
+        slices = torch.arange(experts) % config.copy_experts
+        alike_EE = torch.where(slices[:, None] == slices, theory.alike, 0.0).fill_diagonal_(1.0)
         weights_SE = self._weights_SE()
         squares_S = torch.einsum("se,ef,sf->s", weights_SE, alike_EE, weights_SE)
-        return float((grain * squares_S.mean()).sqrt())
+        gain = whole_scale(routed_gain(config), config.scaling)
+        square = gain**2 / config.granularity * float(squares_S.mean())
+        if config.shared_expert != "none":
+            shared = whole_scale(shared_gain(config), config.scaling)
+            copied = config.shared_expert == "copy"
+            held = config.granularity if copied else config.slices_kept_back
+            square += (shared * SHARED_GATE) ** 2 * held / config.granularity
+            square += shared * gain / config.granularity * theory.kept * copied
+        return square**0.5
 
     def _weights_SE(self) -> Tensor:  # noqa: N802
         """What each expert's output is multiplied by for each token; 0 where it was not chosen."""

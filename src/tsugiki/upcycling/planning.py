@@ -45,7 +45,7 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
     disk_bytes = counts.total * _BYTES_OF_DTYPE.get(dtype, 4)
     seconds = _SECONDS_TO_START
     seconds += disk_bytes / _WRITTEN_BYTES_PER_SECOND + disk_bytes / _PROVED_BYTES_PER_SECOND
-    memory_bytes = _PROCESS_BYTES + _streaming_bytes(config, dense, _BYTES_OF_DTYPE.get(dtype, 4))
+    memory_bytes = _PROCESS_BYTES + _streaming_bytes(config, dense, shape, _BYTES_OF_DTYPE.get(dtype, 4))
     if counts.total <= PARITY_PARAMETERS:
         memory_bytes = max(memory_bytes, _PROCESS_BYTES + 4.4 * counts.total)
     return Forecast(
@@ -63,17 +63,18 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
     )
 
 
-def _streaming_bytes(config: Config, dense: DecoderConfig, dtype_bytes: int) -> float:
+def _streaming_bytes(config: Config, dense: DecoderConfig, shape: DecoderConfig, dtype_bytes: int) -> float:
     """What conversion and proof hold at the most, one after the other.
 
-    A worker has a dense matrix and an expert's. The proof has a layer of the dense model and the trunk of
-    one of the mixture in float32, and an expert as it is stored and in float32; or the whole embedding or
-    head as it is stored, with the logits of its tokens.
+    A worker has a dense matrix and two experts'. The proof has a layer of the dense model and the trunk of
+    one of the mixture (its shared expert too) in float32, and an expert as it is stored and in float32; or
+    the whole embedding or head as it is stored, with the logits of its tokens.
     """
     matrix = dense.hidden_size * dense.intermediate_size
     attention = 2 * dense.hidden_size * dense.head_dim * (dense.heads + dense.kv_heads)
-    converting = 2.0 * config.workers * matrix * dtype_bytes
-    layer = 4 * (2 * attention + 3 * matrix) + 3 * matrix * (2 * dtype_bytes + 4)
+    converting = 3.0 * config.workers * matrix * dtype_bytes
+    shared = 3 * dense.hidden_size * (shape.moe.shared_size if shape.moe else 0)
+    layer = 4 * (2 * attention + 3 * matrix + shared) + 3 * matrix * (2 * dtype_bytes + 4)
     head = dense.vocabulary_size * (dense.hidden_size * dtype_bytes + 6 * 4 * PROBE_TOKENS)
     return max(converting, float(layer), float(head))
 

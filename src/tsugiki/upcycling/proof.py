@@ -2,8 +2,8 @@
 
 Three residual streams go through the layers side by side, one layer in memory at a time, and of the experts
 one at a time: that of the dense model; that of the mixture's twin with every neuron kept, whose routers,
-attention and layout are the written ones and which has to compute what the dense model does; and that of the
-mixture itself. All in float32.
+shared experts, attention and layout are the written ones and which has to compute what the dense model does;
+and that of the mixture itself. All in float32.
 
 Shapes: S probe tokens, D model width, R rows that experts compute, E experts, K experts a token.
 """
@@ -25,9 +25,16 @@ from tsugiki.models.decoder import Decoder
 from tsugiki.models.directory import EMBEDDING, HEAD, load_weights, stored_tensors
 from tsugiki.models.moe import SparseFeedForward
 from tsugiki.upcycling.convert import Conversion, Weights, read_tensor
-from tsugiki.upcycling.experts import NEURON_DIMENSION, scale_of, slice_of
+from tsugiki.upcycling.experts import (
+    NEURON_DIMENSION,
+    keeps_function,
+    routed_gain,
+    scale_of,
+    slice_number,
+    slice_of,
+)
 from tsugiki.upcycling.measures import LayerMeasures, Observer
-from tsugiki.upcycling.weights import expert_names
+from tsugiki.upcycling.weights import expert_names, shared_name
 
 TOLERANCE = 1e-6
 """Of logits in float32, relative to the largest of them where that is above 1. Weights that add up to 1 but
@@ -141,6 +148,10 @@ class _Layer:
         feed_forward = part.model.layers[str(self._layer)].mlp
         if self.observer is not None and isinstance(feed_forward, SparseFeedForward):
             self.observer.see_routing(feed_forward.gate(self.observer.x_SD))
+            shared_SD = feed_forward.shared(self.observer.x_SD)
+            if shared_SD is not None:
+                names = [shared_name(self._layer, matrix) for matrix in NEURON_DIMENSION]
+                self.observer.see_shared([read_tensor(self._written[name]) for name in names], shared_SD)
         return y_BTD
 
     def _sparse(self, experts: _Streamed) -> Decoder:
@@ -155,9 +166,10 @@ class _Layer:
     def _kept(self, expert: int) -> Matrices:
         config = self._conversion.config
         dense = self._dense.model.layers[str(self._layer)].mlp
+        number = slice_number(config, expert)
         return [
-            slice_of(getattr(dense, matrix).weight, dimension, expert, config.granularity)
-            * scale_of(matrix, config.granularity, config.scaling)
+            slice_of(getattr(dense, matrix).weight, dimension, number, config.granularity)
+            * scale_of(matrix, routed_gain(config), config.scaling)
             for matrix, dimension in NEURON_DIMENSION.items()
         ]
 
@@ -225,7 +237,7 @@ def _divergence(one: Tensor, other: Tensor) -> float:
 
 def _check(proof: Proof, conversion: Conversion) -> None:
     difference = proof.function_difference
-    keeps = conversion.config.granularity == 1 or conversion.config.scaling == "exact"
+    keeps = keeps_function(conversion.config)
     if difference is not None and keeps and not difference <= proof.tolerance:
         raise StageError(
             f"with every neuron kept, the logits differ from the dense model's by {difference:.3g} "
@@ -237,6 +249,12 @@ def _check(proof: Proof, conversion: Conversion) -> None:
             raise StageError(
                 f"layer {layer.layer}: {layer.intact_share:.4f} of the neurons are as in the dense model; "
                 f"{layer.least_intact:.4f} to {layer.most_intact:.4f} were meant to be",
+                hint="this is a fault in Tsugiki; please report it with the model's name",
+            )
+        if layer.shared_intact is not None and layer.shared_intact < 1:
+            raise StageError(
+                f"layer {layer.layer}: {layer.shared_intact:.4f} of the shared expert's neurons are as in "
+                "the dense model; all of them were meant to be",
                 hint="this is a fault in Tsugiki; please report it with the model's name",
             )
     if not math.isfinite(proof.divergence):

@@ -16,17 +16,26 @@ _TARGETS: Mapping[str, str] = {
 }
 """The family of experts that computes attention as a dense family does, so that the function is kept.
 
-Qwen2's attention has biases, which only Qwen2-MoE has too, and that is no family of ours. Llama has no norms
-of queries and keys, and no weights of Qwen3's make them do nothing."""
+Qwen2's attention has biases, which only Qwen2-MoE has too, and that always has a shared expert. Llama has no
+norms of queries and keys, and no weights of Qwen3's make them do nothing."""
+
+_SHARED_TARGETS: Mapping[str, str] = {
+    "llama": "qwen2_moe",
+    "mistral": "qwen2_moe",
+    "qwen2": "qwen2_moe",
+}
+"""The same with a shared expert. Biases that are 0 do nothing, so Qwen2-MoE's attention can be Llama's (as
+mergekit has it too); that of Qwen3 has norms of queries and keys, which no family with a shared expert and
+plain attention has."""
 
 
 def upcycled_shape(dense: DecoderConfig, config: Config) -> DecoderConfig:
     """The shape of the mixture that `config` makes of a model of shape `dense`.
 
-    Mixtral's layout for Llama and Mistral (the same attention), Qwen3-MoE's for Qwen3. Expert weights are
-    normalised to add up to 1 in both, without which equal experts would not compute what one did. Raises
-    InputError where the source has experts already, where no layout holds what is asked for, and where
-    numbers don't divide.
+    Mixtral's layout for Llama and Mistral (the same attention), Qwen3-MoE's for Qwen3, Qwen2-MoE's where
+    there is a shared expert. Expert weights are normalised to add up to 1 in all, without which equal experts
+    would not compute what one did. Raises InputError where the source has experts already, where no layout
+    holds what is asked for, and where numbers don't divide.
     """
     family = _family(dense, config)
     grain = config.granularity
@@ -44,14 +53,22 @@ def upcycled_shape(dense: DecoderConfig, config: Config) -> DecoderConfig:
         normalise=True,
         dense_layers=_dense_layers(dense, config),
         balance_coefficient=config.balance_coefficient,
+        shared_size={"none": 0, "copy": grain, "slices": config.shared_slices}[config.shared_expert] * width,
     )
     if family == "mixtral":
         if moe.dense_layers:
             raise InputError(
                 "Mixtral's layout has experts in every layer; `layers` leaves some dense",
-                hint="leave `layers` out; of Qwen3 models, chosen layers can become mixtures",
+                hint="leave `layers` out; chosen layers can become mixtures in Qwen3 models, and with a "
+                "shared expert",
             )
         return replace(dense, family=family, moe=moe, intermediate_size=width)
+    if family == "qwen2_moe" and dense.sliding_window:
+        raise InputError(
+            f"this model has a sliding window of {dense.sliding_window} tokens; Qwen2-MoE, the layout with a "
+            "shared expert, has none",
+            hint="leave `shared_expert` out, or choose a model without a sliding window",
+        )
     if dense.full_attention_layers:
         raise InputError(
             "Qwen3-MoE has one sliding window for all layers; this model has one in the upper layers only",
@@ -76,15 +93,12 @@ def _family(dense: DecoderConfig, config: Config) -> str:
     if dense.moe is not None:
         raise InputError(
             f"the model has {dense.moe.experts} experts already ({dense.family})",
-            hint="name a dense model: Llama, Mistral or Qwen3",
+            hint="name a dense model: Llama, Mistral, Qwen2 or Qwen3",
         )
-    family = _TARGETS.get(dense.family)
+    shared = config.shared_expert != "none"
+    family = (_SHARED_TARGETS if shared else _TARGETS).get(dense.family)
     if family is None:
-        raise InputError(
-            f"no mixture of experts that can be written here has {dense.family}'s attention "
-            f"({'biases of queries, keys and values' if dense.features.qkv_biases else 'another one'})",
-            hint="choose a Llama, Mistral or Qwen3 model",
-        )
+        raise _no_layout(dense, shared=shared)
     asked = config.target.replace("-", "_")
     if asked not in {"auto", family}:
         differs = "norms of queries and keys" if FAMILIES[asked].qk_norms else "no norms of queries and keys"
@@ -94,6 +108,20 @@ def _family(dense: DecoderConfig, config: Config) -> str:
             hint=f"leave `target` out, or write {family.replace('_', '-')}",
         )
     return family
+
+
+def _no_layout(dense: DecoderConfig, *, shared: bool) -> InputError:
+    if shared:
+        return InputError(
+            f"no mixture with a shared expert that can be written here has {dense.family}'s attention (norms "
+            "of queries and keys)",
+            hint="leave `shared_expert` out, or choose a Llama, Mistral or Qwen2 model",
+        )
+    return InputError(
+        f"no mixture of experts without a shared one has {dense.family}'s attention (biases of queries, keys "
+        "and values)",
+        hint="say `shared_expert: copy` (or slices), which Qwen2-MoE's layout has",
+    )
 
 
 def _dense_layers(dense: DecoderConfig, config: Config) -> tuple[int, ...]:

@@ -7,31 +7,30 @@ name is whole, and is kept when the same is written again.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, Self
 
 from tsugiki.artifacts.files import PARTIAL, fsync_directory
 from tsugiki.errors import InputError, StageError, storage_errors
 from tsugiki.models.weights import INDEX, WEIGHTS, TensorEntry, write_index
+from tsugiki.upcycling.output import PAGE_BYTES, Output, page_buffer
 
 BYTES_OF_DTYPE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """By safetensors' names: the types that weights may have here."""
 
-_ALIGNMENT = 8  # of the data behind the header, as safetensors' own writer has it
 _COPIED_AT_ONCE_BYTES = 1 << 24
 _FLUSHED_AT_ONCE_BYTES = 1 << 28
-"""So much is written before the disk is told to begin: by itself Linux would wait for a tenth of the memory,
-and the disk would be idle meanwhile."""
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
+"""So much is written through the system's cache before the disk is told to begin: by itself Linux would wait
+for a tenth of the memory, and the disk would be idle meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class _File:
     begins: Mapping[str, int]
     size_bytes: int
     missing: set[str]
-    descriptor: int = -1
+    output: Output | None = None
     unflushed_bytes: int = 0
     flushing: Future[None] | None = None
 
@@ -96,9 +95,9 @@ class Shards:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._flusher.shutdown()
         for file in self._files:
-            if file.descriptor >= 0:
-                os.close(file.descriptor)
-                file.descriptor = -1
+            if file.output is not None:
+                file.output.close()
+                file.output = None
                 _partial(file.path).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
@@ -112,41 +111,52 @@ class Shards:
                 f"{name} has {len(content)} bytes where {self._sizes[name]} were planned",
                 hint="this is a fault in Tsugiki; please report it",
             )
-        with self._writing(name) as (descriptor, place):
-            done = 0
-            while done < len(content):
-                done += os.pwrite(descriptor, content[done:], place + done)
+        with self._writing(name) as write:
+            write(content, 0)
 
     def copy(self, name: str, source: TensorEntry) -> None:
-        """Write a tensor that is the same in another file; the system copies, where it can."""
-        with self._writing(name) as (descriptor, place), source.file.open("rb") as file:
-            _copy(file.fileno(), source.begins, descriptor, place, source.bytes)
+        """Write a tensor that is the same in another file, a piece at a time."""
+        with self._writing(name) as write, source.file.open("rb", buffering=0) as stream:
+            buffer = page_buffer(min(source.bytes, _COPIED_AT_ONCE_BYTES))
+            stream.seek(source.begins)
+            for place in range(0, source.bytes, _COPIED_AT_ONCE_BYTES):
+                piece = buffer[: source.bytes - place]
+                read_fully(stream, piece)
+                write(piece, place)
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[tuple[int, int]]:
-        file = self._file_of[name]
+    def _writing(self, name: str) -> Iterator[Callable[[memoryview, int], None]]:
+        """Gives what writes bytes at a place of the tensor; the tensor is there when the context ends."""
+        file, cached = self._file_of[name], 0
         with storage_errors(file.path):
             with self._lock:
-                if file.descriptor < 0:
-                    _open(file)
-            yield file.descriptor, file.begins[name]
+                if file.output is None:
+                    file.output = Output(_partial(file.path), file.size_bytes)
+                    file.output.write(memoryview(file.header), 0)
+            output = file.output
+
+            def write(content: memoryview, place: int) -> None:
+                nonlocal cached
+                cached += output.write(content, file.begins[name] + place)
+
+            yield write
             with self._lock:
                 file.missing.discard(name)
                 finished = not file.missing
-                file.unflushed_bytes += self._sizes[name]
+                file.unflushed_bytes += cached
                 if file.unflushed_bytes >= _FLUSHED_AT_ONCE_BYTES and not finished:
-                    self._flush(file)
+                    self._flush(file, output)
             if finished:
                 _finish(file)
 
-    def _flush(self, file: _File) -> None:
+    def _flush(self, file: _File, output: Output) -> None:
         """Let a thread write to the disk what the system has taken, unless it is still at it."""
         if file.flushing is not None:
             if not file.flushing.done():
                 return
             file.flushing.result()  # a full disk may show here first
         file.unflushed_bytes = 0
-        file.flushing = self._flusher.submit(os.fdatasync, file.descriptor)
+        file.flushing = self._flusher.submit(os.fdatasync, output.descriptor)
 
     def finish(self) -> None:
         """Write the index where there are several files. Raises StageError where a tensor never came."""
@@ -183,10 +193,13 @@ def _plan(parts: Sequence[Part], shard_bytes: int) -> list[list[Part]]:
 
 
 def _planned(path: Path, parts: Sequence[Part], label: str) -> _File:
-    """Where each tensor will lie; wider types first, so that every tensor is aligned to its own type."""
+    """Where each tensor will lie: those of whole pages first, so that they can be written directly.
+
+    Behind them wider types come first, so that every tensor is aligned to its own type.
+    """
     fields: dict[str, Any] = {"__metadata__": {"format": "pt", "upcycling": label}}
     offsets, place = {}, 0
-    for part in sorted(parts, key=lambda part: -BYTES_OF_DTYPE[part.dtype]):
+    for part in sorted(parts, key=lambda part: (part.bytes % PAGE_BYTES > 0, -BYTES_OF_DTYPE[part.dtype])):
         offsets[part.name] = place
         fields[part.name] = {
             "dtype": part.dtype,
@@ -195,7 +208,7 @@ def _planned(path: Path, parts: Sequence[Part], label: str) -> _File:
         }
         place += part.bytes
     text = json.dumps(fields, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % PAGE_BYTES)
     header = len(text).to_bytes(8, "little") + text
     begins = {name: len(header) + offset for name, offset in offsets.items()}
     return _File(path, header, begins, len(header) + place, set(offsets))
@@ -210,46 +223,22 @@ def _is_whole(file: _File) -> bool:
         return False
 
 
-def _open(file: _File) -> None:
-    file.descriptor = os.open(_partial(file.path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.pwrite(file.descriptor, file.header, 0)
-
-
 def _finish(file: _File) -> None:
     if file.flushing is not None:
         file.flushing.result()
-    os.fsync(file.descriptor)
-    os.close(file.descriptor)
-    file.descriptor = -1
+    if file.output is not None:
+        file.output.sync()
+        file.output.close()
+        file.output = None
     _partial(file.path).replace(file.path)
     fsync_directory(file.path.parent)
 
 
-def _copy(source: int, begins: int, target: int, place: int, size_bytes: int) -> None:
-    """Copy a stretch of one file into another, inside the system where it can."""
-    done, copy_piece = 0, _copy_in_system
-    while done < size_bytes:
-        left = min(size_bytes - done, _COPIED_AT_ONCE_BYTES)
-        copied = copy_piece(source, target, left, begins + done, place + done)
-        done += copied
-        if not copied and copy_piece is _copy_in_system:
-            copy_piece = _copy_through_memory
-        elif not copied:
+def read_fully(stream: RawIOBase, target: memoryview) -> None:
+    """Read as many bytes as `target` holds. Raises InputError where the file ends before."""
+    done = 0
+    while done < len(target):
+        count = stream.readinto(target[done:])
+        if not count:
             raise InputError("a weight file became shorter while it was read", hint="fetch the model again")
-
-
-def _copy_in_system(source: int, target: int, count: int, begins: int, place: int) -> int:
-    """How many bytes were copied without passing through this process; 0 where the system can't."""
-    if not hasattr(os, "copy_file_range"):
-        return 0
-    try:
-        return os.copy_file_range(source, target, count, begins, place)
-    except OSError as error:
-        if error.errno in _NO_KERNEL_COPY:
-            return 0
-        raise
-
-
-def _copy_through_memory(source: int, target: int, count: int, begins: int, place: int) -> int:
-    content = os.pread(source, count, begins)
-    return os.pwrite(target, content, place) if content else 0
+        done += count

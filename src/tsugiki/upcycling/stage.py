@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "run"]
 
 KIND = "upcycle"
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 FLOPS_SEQUENCE_LENGTH = 4096
 """Tokens of a sequence for which operations a token are told, the paper's (its scripts, section 7)."""
@@ -96,6 +96,7 @@ def _facts(conversion: Conversion, proof: Proof) -> dict[str, Any]:
         "experts": config.num_experts,
         "experts_per_token": config.experts_per_token,
         "granularity": config.granularity,
+        "shared_expert": _shared_facts(conversion),
         "family": conversion.shape.family,
         "sparse_layers": [layer.layer for layer in layers],
         "function": {
@@ -110,7 +111,8 @@ def _facts(conversion: Conversion, proof: Proof) -> dict[str, Any]:
         },
         "expected": {**asdict(expected(config, width)), "norm": _mean(layers, "expected_norm")},
         "measured": {
-            name: _mean(layers, name) for name in ("intact_share", "cosine_dense", "cosine_experts", "norm")
+            name: _mean(layers, name)
+            for name in ("intact_share", "shared_intact", "cosine_dense", "cosine_experts", "norm")
         },
         "intact_bounds": [layers[0].least_intact, layers[0].most_intact],
         "layers": [_rounded(asdict(layer)) for layer in layers],
@@ -120,6 +122,24 @@ def _facts(conversion: Conversion, proof: Proof) -> dict[str, Any]:
             "published_dense": published_flops_per_token(conversion.dense, FLOPS_SEQUENCE_LENGTH),
             "causal": conversion.shape.training_flops_per_token(FLOPS_SEQUENCE_LENGTH),
         },
+    }
+
+
+def _shared_facts(conversion: Conversion) -> dict[str, Any] | None:
+    """The shared expert: what it is made of, its width and parameters in a layer, where its gate begins."""
+    from tsugiki.upcycling.experts import SHARED_GATE, routed_gain, shared_gain, whole_scale
+
+    config, moe = conversion.config, conversion.shape.moe
+    if moe is None or not moe.shared_size:
+        return None
+    return {
+        "made_as": config.shared_expert,
+        "slices": config.slices_kept_back or config.granularity,
+        "width": moe.shared_size,
+        "parameters": moe.shared_parameters(conversion.shape.hidden_size),
+        "gate": SHARED_GATE,
+        "scale": whole_scale(shared_gain(config), config.scaling),
+        "experts_scale": whole_scale(routed_gain(config), config.scaling),
     }
 
 

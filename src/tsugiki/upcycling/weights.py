@@ -14,15 +14,19 @@ from tsugiki.upcycling.experts import NEURON_DIMENSION
 from tsugiki.upcycling.shards import BYTES_OF_DTYPE, Part
 
 _SPARSE = re.compile(r"model\.layers\.(\d+)\.mlp\.(?:gate\.weight|experts\.(gate_proj|up_proj|down_proj))")
+_SHARED = re.compile(r"model\.layers\.(\d+)\.mlp\.shared_expert\.(gate_proj|up_proj|down_proj)\.weight")
+_SHARED_GATE = re.compile(r"model\.layers\.(\d+)\.mlp\.shared_expert_gate\.weight")
 
 
 @dataclass(frozen=True)
 class Task:
     """A piece of work: some tensors of the result that are made from one tensor of the dense model.
 
-    matrix: "" for a tensor that is taken over, "router" for a layer's router, or the name of one of a
-    layer's matrices, of which all experts' are made; `parts` are in order of the experts then. source: the
-    tensor's name in the dense model (of a router: the matrix whose type it takes).
+    matrix: "" for a tensor that is taken over, "router" for a layer's router, "zeros" for one that begins
+    with 0 (the shared expert's gate, biases that the dense model doesn't have), "shared gate_proj" and the
+    like for the part of a matrix that the shared expert has, or the name of one of a layer's matrices, of
+    which all experts' are made; `parts` are in order of the experts then. source: the tensor's name in the
+    dense model (of a router and of zeros: that of the matrix whose type it takes).
     """
 
     parts: tuple[Part, ...]
@@ -39,6 +43,11 @@ class Task:
 def dense_name(layer: int, matrix: str) -> str:
     """The stored name of a dense model's feed-forward matrix (all families of ours have the same)."""
     return f"model.layers.{layer}.mlp.{matrix}.weight"
+
+
+def shared_name(layer: int, matrix: str) -> str:
+    """The stored name of a matrix of a layer's shared expert."""
+    return f"model.layers.{layer}.mlp.shared_expert.{matrix}.weight"
 
 
 def expert_names(shape: DecoderConfig, layer: int, matrix: str) -> list[str]:
@@ -72,12 +81,17 @@ def _decoder_names(shape: DecoderConfig) -> list[str]:
 def _task(
     name: str, stored: Sequence[str], shapes: Mapping[str, tuple[int, ...]], dense: Mapping[str, TensorEntry]
 ) -> Task:
-    found = _SPARSE.fullmatch(name)
-    if found is None:
-        layer, matrix, source = -1, "", name
-    else:
+    layer, matrix, source = -1, "", name
+    if found := _SPARSE.fullmatch(name):
         layer, matrix = int(found[1]), found[2] or "router"
         source = dense_name(layer, "gate_proj" if matrix == "router" else matrix)
+    elif found := _SHARED.fullmatch(name):
+        layer, source = int(found[1]), dense_name(int(found[1]), found[2])
+        matrix = "" if dense[source].shape == shapes[name] else f"shared {found[2]}"
+    elif found := _SHARED_GATE.fullmatch(name):
+        layer, matrix, source = int(found[1]), "zeros", dense_name(int(found[1]), "gate_proj")
+    elif name not in dense:  # biases
+        matrix, source = "zeros", name.removesuffix("bias") + "weight"
     dtype = dense[source].dtype
     return Task(tuple(Part(one, dtype, shapes[one]) for one in stored), source, matrix, layer)
 

@@ -7,6 +7,8 @@ others, and sent back. No token is ever dropped: every process takes as many row
 Under tensor parallelism the router sees the part of the sequence that the norms see, so that every token is
 routed once, and all processes of the group learn the same decision; then tokens and decisions are gathered,
 each process computes its columns of every expert, and the sums are scattered back along the sequence.
+
+A shared expert is cut as a dense feed-forward is (`tensor`), never spread; its gate sees what the router sees.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ _WIDTH = {"gate_proj": 1, "up_proj": 1, "down_proj": 2}
 def spread_sparse_block(sparse: SparseFeedForward, world: World) -> None:
     """Cut a block of experts as the layout says, in place; its weights are lost (NaN)."""
     if world.parallel.tensor > 1:
-        whole = sparse.gate.weight.detach()
-        copied = DTensor.from_local(whole, world.mesh["tensor"], [Replicate()], run_check=False)
-        sparse.gate.weight = nn.Parameter(copied)
+        for seeing_a_part in (sparse.gate, sparse.shared_expert_gate):
+            if seeing_a_part is not None:
+                whole = seeing_a_part.weight.detach()
+                copied = DTensor.from_local(whole, world.mesh["tensor"], [Replicate()], run_check=False)
+                seeing_a_part.weight = nn.Parameter(copied)
     if world.expert_cuts is not None:
         for name, width in _WIDTH.items():
             stacked = getattr(sparse.experts, name)

@@ -86,12 +86,14 @@ def _block_plan(block: Block) -> dict[str, ParallelStyle]:
         "self_attn.o_proj": row,
         "post_attention_layernorm": norm,
     }
-    if not isinstance(block.mlp, SparseFeedForward):  # experts: see `expert`
+    sparse = isinstance(block.mlp, SparseFeedForward)  # experts and routers: see `expert`
+    if not sparse or block.mlp.shared_expert is not None:
+        dense = "mlp.shared_expert" if sparse else "mlp"
         plan |= {
-            "mlp": _gathered(others=0),
-            "mlp.gate_proj": column,
-            "mlp.up_proj": column,
-            "mlp.down_proj": row,
+            dense: _gathered(others=0),
+            f"{dense}.gate_proj": column,
+            f"{dense}.up_proj": column,
+            f"{dense}.down_proj": row,
         }
     if block.self_attn.q_norm is not None:
         # (B, T, N, H): every process normalises its own heads with the same weight

@@ -9,8 +9,9 @@ or column along the sum, powers of two, E4M3 for all. float8-rowwise-gw-hp: as t
 ("grad weight in high precision") and one scale for w in grad_x; the most accurate of the three. They are
 torchao's recipes (torchao.float8, `Float8LinearRecipeName`), and torchao computes them.
 
-Embedding, head, norms, routers, experts and attention itself (the products of queries with keys and with
-values) are never in float8; nor are the layers that `float8_high_layers` names.
+Embedding, head, norms, routers, chosen experts and attention itself (the products of queries with keys and
+with values) are never in float8 (a shared expert's matrices are, as a dense layer's); nor are the layers
+that `float8_high_layers` names.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Selection:
 
 
 def matrices_of(shape: DecoderConfig, layer: int) -> tuple[Matrix, ...]:
-    """The matrices of one layer, experts and routers left out."""
+    """The matrices of one layer, a shared expert's among them; chosen experts, routers and gates left out."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     width = shape.hidden_size
     attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
@@ -116,11 +117,14 @@ def matrices_of(shape: DecoderConfig, layer: int) -> tuple[Matrix, ...]:
         Matrix(f"{attention}.v_proj", keys, width, "outputs"),
         Matrix(f"{attention}.o_proj", width, queries, "inputs"),
     ]
-    if not shape.is_sparse(layer):
+    inner = shape.intermediate_size
+    if shape.moe is not None and shape.is_sparse(layer):
+        mlp, inner = f"{mlp}.shared_expert", shape.moe.shared_size
+    if inner:
         found += [
-            Matrix(f"{mlp}.gate_proj", shape.intermediate_size, width, "outputs"),
-            Matrix(f"{mlp}.up_proj", shape.intermediate_size, width, "outputs"),
-            Matrix(f"{mlp}.down_proj", width, shape.intermediate_size, "inputs"),
+            Matrix(f"{mlp}.gate_proj", inner, width, "outputs"),
+            Matrix(f"{mlp}.up_proj", inner, width, "outputs"),
+            Matrix(f"{mlp}.down_proj", width, inner, "inputs"),
         ]
     return tuple(found)
 
