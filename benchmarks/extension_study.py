@@ -39,6 +39,7 @@ from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.scores import read_scores
 from tsugiki.evaluation.statistics.estimates import Estimate, cluster_sums, paired_differences
+from tsugiki.student import t_quantile
 from tsugiki.workflow.display import amount
 
 NAME = "extension-study"
@@ -48,8 +49,6 @@ LANGUAGES = ("japanese", "english")
 MIXTURE = {"japanese": 0.9, "english": 0.1}
 """Shares of the tokens of every arm but `text`: nine to one, as Swallow (arXiv 2404.17790)."""
 
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom (any table; scipy is not a dependency).
-T_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 BOOTSTRAP_DRAWS = 10_000
 
 
@@ -195,9 +194,9 @@ def differences(run: Path, seeds: Sequence[int], language: str) -> tuple[np.ndar
 def student_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of independent values by Student's t; infinite for fewer than two."""
     mean = statistics.fmean(values)
-    if len(values) - 1 not in T_QUANTILES:
+    if len(values) < 2:  # noqa: PLR2004 (a deviation needs two)
         return -math.inf, math.inf
-    half = T_QUANTILES[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    half = t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
 
 

@@ -19,10 +19,12 @@ from tsugiki.evaluation.statistics.averages import average_estimates, task_draws
 from tsugiki.evaluation.statistics.corpus_scores import corpus_estimates
 from tsugiki.evaluation.statistics.estimates import ClusterSums, Estimate, bootstrap_estimates
 from tsugiki.evaluation.statistics.means import clt_estimates, mean_estimates, share_estimates
-from tsugiki.evaluation.statistics.paired import answer_differences
+from tsugiki.evaluation.statistics.paired import answer_differences, score_differences
 
 Generator = np.random.Generator
 LEVEL = 0.05
+SUBJECTS = (100, 100, 112, 145, 171, 203, 265, 390, 783, 1534)
+"""Sizes like those of MMLU's subjects."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def singles(values_CM: np.ndarray) -> ClusterSums:
 
 
 def sizes_of(kind: str, clusters: int, generator: Generator) -> np.ndarray:
-    """Items in each cluster: five, or geometric with mean ten (one in ten has more than 20)."""
+    """Items in each cluster: five, or geometric with mean ten (one in ten has more than 20), or as MMLU's."""
+    if kind == "subjects":
+        return generator.choice(SUBJECTS, clusters)
     return np.full(clusters, 5) if kind == "equal" else generator.geometric(0.1, clusters)
 
 
@@ -71,17 +75,25 @@ def binary(repeats: int, generator: Generator) -> Iterator[Result]:
 
 
 def clustered(repeats: int, generator: Generator) -> Iterator[Result]:
-    """Right or wrong in clusters: beta-binomial, correlation 0.1 within a cluster."""
+    """Right or wrong in clusters: beta-binomial. Sizes are drawn four times, and truths near the share."""
     for clusters in (10, 20, 57, 200):
-        for kind in ("equal", "unequal"):
-            for share in (0.1, 0.5, 0.9):
-                sizes = sizes_of(kind, clusters, generator)
-                chances = generator.beta(share * 9, (1 - share) * 9, (clusters, repeats))
-                right = generator.binomial(sizes[:, None], chances).astype(float)
-                sums = ClusterSums(right, sizes.astype(float))
-                plain = covered(clt_estimates(sums), share)
-                name = f"share {share}, {clusters} {kind} clusters"
-                yield Result(name, covered(share_estimates(sums), share), None, plain)
+        for kind in ("equal", "unequal", "subjects"):
+            for correlation in (0.1, 0.3, 0.6):
+                for share in (0.02, 0.1, 0.5):
+                    beyond, near = 1 / correlation - 1, 0.2 * share
+                    found = []
+                    for _ in range(4):
+                        sizes = sizes_of(kind, clusters, generator)
+                        truth = generator.uniform(share - near, share + near, repeats // 4)
+                        chances = generator.beta(truth * beyond, (1 - truth) * beyond, (clusters, len(truth)))
+                        right = generator.binomial(sizes[:, None], chances).astype(float)
+                        sums = ClusterSums(right, sizes.astype(float), right)
+                        plain = covered(clt_estimates(sums, concentration=False), truth)
+                        found.append((covered(share_estimates(sums), truth), plain))
+                    name = f"share {share}, correlation {correlation}, {clusters} {kind} clusters"
+                    yield Result(
+                        name, float(np.mean(found, axis=0)[0]), None, float(np.mean(found, axis=0)[1])
+                    )
 
 
 def paired(repeats: int, generator: Generator) -> Iterator[Result]:
@@ -94,12 +106,14 @@ def paired(repeats: int, generator: Generator) -> Iterator[Result]:
             name = f"paired, {discordant:.0%} discordant, {items} items"
             yield Result(name, covered(found, 0), rejected(found), covered(plain, 0))
     for clusters in (10, 57, 200):
-        for kind in ("equal", "unequal"):
+        for kind in ("equal", "unequal", "subjects"):
             sizes = sizes_of(kind, clusters, generator)
             lean = np.clip(generator.normal(0, 0.3, (clusters, repeats)), -1, 1)
             discordant = generator.binomial(sizes[:, None], np.full((clusters, repeats), 0.25))
             won = generator.binomial(discordant, (1 + lean) / 2)
-            sums = ClusterSums((2 * won - discordant).astype(float), sizes.astype(float))
+            sums = ClusterSums(
+                (2 * won - discordant).astype(float), sizes.astype(float), discordant.astype(float)
+            )
             found, plain = answer_differences(sums), clt_estimates(sums)
             yield Result(
                 f"paired, {clusters} {kind} clusters", covered(found, 0), rejected(found), covered(plain, 0)
@@ -113,7 +127,7 @@ def scores(repeats: int, generator: Generator) -> Iterator[Result]:
             values = generator.beta(2, 1, (items, repeats)) * (generator.random((items, repeats)) >= zeros)
             sums = singles(values)
             truth = (1 - zeros) * 2 / 3
-            found = mean_estimates(sums, draws=400)
+            found = mean_estimates(sums)
             yield Result(
                 f"F1, {zeros:.0%} zeros, {items} items", covered(found, truth), None,
                 covered(clt_estimates(sums), truth),
@@ -122,8 +136,8 @@ def scores(repeats: int, generator: Generator) -> Iterator[Result]:
         chances = generator.beta(0.6, 0.9, (items, repeats))
         both = [generator.binomial(samples, chances) / samples for _ in range(2)]
         alone, difference = (
-            mean_estimates(singles(both[0]), draws=400),
-            clt_estimates(singles(both[1] - both[0])),
+            mean_estimates(singles(both[0])),
+            score_differences(singles(both[1] - both[0])),
         )
         yield Result(f"{samples} samples, {items} items", covered(alone, 0.4))
         yield Result(

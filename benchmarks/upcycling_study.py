@@ -27,7 +27,7 @@ from seeded_study import add_options, run_asked, run_next
 
 from tsugiki.artifacts.contract import parse_count
 from tsugiki.artifacts.manifest import is_finished, read_manifest
-from tsugiki.evaluation.statistics.student import t_quantile
+from tsugiki.student import t_quantile
 from tsugiki.workflow.display import amount
 
 NAME = "upcycling-study"

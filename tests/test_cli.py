@@ -61,6 +61,23 @@ def test_help_of_every_command_lists_what_there_is_and_imports_nothing_heavy():
     assert "Usage: tsugiki corpus train-classifier" in done.stdout
 
 
+PLAN = """
+import sys
+from tsugiki.cli import app
+app(["plan", sys.argv[1]], result_action="return_value")
+heavy = {"torch", "daft", "transformers", "numba", "pyarrow", "numpy", "jinja2"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("recipe", ["demo-ja", "swallow-llama2-7b", "drop-upcycling-mini-ja"])
+def test_plan_imports_nothing_heavy(recipe):
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, f"recipes/{recipe}.yaml"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("words", [[], ["corpus"], ["corpus", "select"], ["train"]])
 def test_help_answers_fast_even_on_a_busy_machine(words):
     # the budget is 0.3 s on an idle machine; CPU time of the process is steadier than the clock

@@ -76,6 +76,7 @@ def content(run):
     }
 
 
+@pytest.mark.slow
 def test_run_makes_models_scores_and_a_report(undisturbed):
     files = content(undisturbed)
     for name in ("base", "vocabulary", "adapted", "control"):
@@ -87,6 +88,7 @@ def test_run_makes_models_scores_and_a_report(undisturbed):
     assert not re.search(r"""(?:src|href)=["']?https?:""", report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "vocabulary", "adapted", "control"])
 def test_model_is_loaded_by_transformers(undisturbed, name):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -97,6 +99,7 @@ def test_model_is_loaded_by_transformers(undisturbed, name):
     assert model(ids).logits.shape[-1] == read_manifest(undisturbed / name).counts["vocabulary_size"]
 
 
+@pytest.mark.slow
 def test_control_arm_spends_the_compute_of_the_adapted_arm(undisturbed):
     adapted = read_manifest(undisturbed / "adapted").counts
     control = read_manifest(undisturbed / "control").counts
@@ -104,6 +107,7 @@ def test_control_arm_spends_the_compute_of_the_adapted_arm(undisturbed):
     assert control["tokens"] > adapted["tokens"]  # the smaller output layer leaves more for tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["japanese", "english"])
 def test_held_out_pages_have_no_near_duplicate_in_training(undisturbed, name):
     """Not the stage's own figure: five-grams counted anew from the text, all pairs."""
@@ -121,6 +125,7 @@ def test_held_out_pages_have_no_near_duplicate_in_training(undisturbed, name):
     assert said["max_similarity"] == pytest.approx(worst, abs=0.02)
 
 
+@pytest.mark.slow
 def test_every_item_is_scored_by_every_model(undisturbed):
     rows = pq.read_table(undisturbed / "scores" / "scores.parquet").to_pylist()
     items = {}

@@ -52,7 +52,9 @@ _UPCYCLE = f"""Turn a dense model into a mixture of experts (Drop-Upcycling and 
 
 {_ALONE}
 
-Example: `tsugiki upcycle out/sparse --model out/adapted --num-experts 8 --ratio 0.5`"""
+Example: `tsugiki upcycle out/sparse --model out/adapted --num-experts 8 --ratio 0.5`
+
+Example: `tsugiki upcycle out/sparse --model out/adapted --shared-expert copy`"""
 _EVALUATE = f"""Score models on held-out documents and on benchmarks, with intervals and paired tests.
 
 `tsugiki evaluate OUT --models ... --tasks ...` scores models; `tsugiki evaluate tasks` lists the benchmarks,
@@ -66,8 +68,8 @@ Example: `tsugiki evaluate out/scores --models base --tasks gsm8k --tasks jemhop
 _COMPARE = """Compare models item by item: intervals, paired tests and verdicts in words.
 
 Takes evaluate stages, tables of items and logs of lm-evaluation-harness; aligns the items, and says what
-could not be aligned. Methods are chosen for the data and named: Wilson, CLT or bootstrap, by clusters where
-items share a passage; exact McNemar, paired t or paired bootstrap; Holm or Benjamini-Hochberg over the tasks.
+could not be aligned. Methods are chosen for the data and named: Wilson's form or the bootstrap, by clusters
+where items share a passage; McNemar, paired t or paired bootstrap; Holm or Benjamini-Hochberg over the tasks.
 Where no difference is seen, it says which one would have been, and how many questions the one that matters
 needs.
 

@@ -1,11 +1,8 @@
 """The quality classifier: features, score, files, training on real pages."""
 
 import csv
-import json
 import math
-import pickle
 import random
-import struct
 import threading
 import time
 from collections import Counter
@@ -24,17 +21,20 @@ from tsugiki.corpus.classifier.model import (
     Card,
     FeatureSettings,
     LinearClassifier,
-    load_classifier,
     save_classifier,
     weights_digest,
 )
 from tsugiki.corpus.classifier.samples import collect, folds, part_sets
 from tsugiki.corpus.classifier.training import TrainingSettings, train
 from tsugiki.corpus.read import Tally, read_warc
-from tsugiki.errors import DataError, DependencyError, InputError
+from tsugiki.errors import DataError
 
 CRAWL = Path(__file__).parents[2] / "examples" / "crawl"
+
+
 SMALL = FeatureSettings(bits=16, maximum_characters=3000)
+
+
 MASK = (1 << 64) - 1
 
 
@@ -107,9 +107,6 @@ def weighted(features=None):
     return LinearClassifier(card, weights)
 
 
-# ---- features and score against plain Python --------------------------------------------------------------
-
-
 def mix(value):
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
@@ -158,6 +155,8 @@ def plain_normalised(text):
 
 
 TEXTS = st.text(st.sampled_from("aB1９ あ漢\n　é\ud800𠮷"), max_size=40)
+
+
 SHAPES = st.builds(
     lambda first, extra, words: FeatureSettings(characters=(first, first + extra), words=words, bits=12),
     st.integers(1, 3),
@@ -225,9 +224,6 @@ def test_score_from_many_threads_equals_that_from_one():
     for thread in threads:
         thread.join()
     assert all(found[number] == expected for number in range(4))
-
-
-# ---- training ---------------------------------------------------------------------------------------------
 
 
 def test_real_pages_of_some_hosts_are_told_from_those_of_others():
@@ -348,9 +344,6 @@ def test_folds_part_each_set_by_itself_and_share_nothing():
     assert len(set(texts)) == 160
 
 
-# ---- metrics ----------------------------------------------------------------------------------------------
-
-
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
 def test_auc_equals_a_count_of_all_pairs(rows):
     scores = np.array([score / 4 for score, _ in rows])
@@ -382,125 +375,3 @@ def test_platt_finds_the_slope_and_offset_that_made_the_labels():
     slope, _ = metrics.fit_platt(-logits, labels)
     assert slope == 1e-6  # upside down: it knows nothing, and never turns scores round
     assert all(map(math.isfinite, metrics.fit_platt(np.zeros(10), np.arange(10) < 5)))
-
-
-# ---- files ------------------------------------------------------------------------------------------------
-
-
-def test_saved_classifier_loads_with_the_same_scores_and_digest(tmp_path):
-    model = weighted(FeatureSettings(bits=14, words=1))
-    save_classifier(model, {"auc": 1}, tmp_path / "model")
-    texts = [text for _, text in pages()[:20]]
-    for path in (tmp_path / "model", tmp_path / "model" / "classifier.json"):
-        loaded = load_classifier(path)
-        assert [loaded.score(text) for text in texts] == model.scores(texts)
-        assert loaded.digest == model.digest
-    copied = pickle.loads(pickle.dumps(model))  # noqa: S301
-    assert copied.scores(texts) == model.scores(texts)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("missing", "holds no classifier"),
-        ("no json", "not valid JSON"),
-        ("field", "extra"),
-        ("slope", "slope"),
-        ("no weights", "can't be read"),
-        ("cut weights", "can't be read"),
-        ("other weights", "does not belong"),
-        ("shape", "where float32"),
-        ("characters", "shortest <= longest"),
-    ],
-)
-def test_damaged_files_are_input_errors_that_name_the_fault(tmp_path, damage, message):
-    from safetensors.numpy import save_file
-
-    save_classifier(weighted(), {}, tmp_path)
-    card, weights = tmp_path / "classifier.json", tmp_path / "classifier.safetensors"
-    data = json.loads(card.read_text())
-    if damage == "missing":
-        card.unlink()
-    elif damage == "no json":
-        card.write_text("{")
-    elif damage == "field":
-        card.write_text(json.dumps({**data, "extra": 1}))
-    elif damage == "slope":
-        card.write_text(json.dumps({**data, "calibration": {"slope": -1, "offset": 0}}))
-    elif damage == "characters":
-        data["features"]["characters"] = [4, 2]
-        card.write_text(json.dumps(data))
-    elif damage == "no weights":
-        weights.unlink()
-    elif damage == "cut weights":
-        weights.write_bytes(weights.read_bytes()[:-100])
-    elif damage == "other weights":
-        save_file({"weights": np.zeros(1 << 12, np.float32)}, weights)
-    else:
-        save_file({"weights": np.zeros(10, np.float32)}, weights)
-    with pytest.raises(InputError, match=message):
-        load_classifier(tmp_path)
-
-
-# ---- fastText ---------------------------------------------------------------------------------------------
-
-
-def fasttext_model(path, labels, model=3):
-    """A supervised model by hand (fastText's format, version 12): dimension 2, words `good` and `bad`.
-
-    The first half of the labels answers to `good`, the second to `bad`.
-    """
-    words = ["good", "bad"]
-    entries = [*((word, 0) for word in words), *((f"__label__{label}", 1) for label in labels)]
-    out = struct.pack("<ii", 793712314, 12)
-    out += struct.pack("<12id", 2, 5, 5, 1, 5, 1, 3, model, 0, 0, 0, 100, 1e-4)  # softmax, no buckets
-    out += struct.pack("<iiiqq", len(entries), len(words), len(labels), 10, -1)
-    for word, kind in entries:
-        out += word.encode() + b"\0" + struct.pack("<qb", 5, kind)
-    out += struct.pack("<?qq", False, 2, 2) + struct.pack("<4f", 1, 0, 0, 1)
-    rows = [(2.0, 0.0) if place < len(labels) / 2 else (0.0, 2.0) for place in range(len(labels))]
-    out += struct.pack("<?qq", False, len(labels), 2) + b"".join(struct.pack("<2f", *row) for row in rows)
-    path.write_bytes(out)
-    return path
-
-
-def test_fasttext_model_scores_the_expected_value_of_its_labels(tmp_path):
-    two = load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["__label__wiki"])
-    share = math.exp(2) / (math.exp(2) + 1)
-    assert two.score("good\ngood") == pytest.approx(share, abs=1e-4)
-    assert two.score("bad") == pytest.approx(1 - share, abs=1e-4)
-    assert two.score("good bad") == pytest.approx(0.5, abs=1e-4)
-    assert two.score("") == 0.0
-    assert 0 <= two.score("\ud800 unknown \0") <= 1
-    numbered = load_classifier(fasttext_model(tmp_path / "four.bin", ["3", "2", "1", "0"]))
-    assert numbered.score("good") == pytest.approx((share * 5 + (1 - share)) / 6, abs=1e-4)
-    copied = pickle.loads(pickle.dumps(two))  # noqa: S301
-    assert (copied.digest, copied.score("good")) == (two.digest, two.score("good"))
-    other = load_classifier(tmp_path / "two.bin", ["web"])
-    assert other.digest != two.digest
-    assert other.score("good") == pytest.approx(1 - share, abs=1e-4)
-
-
-def test_fasttext_labels_that_say_nothing_are_asked_for(tmp_path):
-    path = fasttext_model(tmp_path / "two.bin", ["wiki", "web"])
-    with pytest.raises(InputError, match="which labels") as error:
-        load_classifier(path)
-    assert "positive" in error.value.hint
-    with pytest.raises(InputError, match='no label "wikipedia"'):
-        load_classifier(path, ["wikipedia"])
-
-
-def test_fasttext_without_the_library_and_foreign_files_give_clear_errors(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "fasttext", None)
-    with pytest.raises(DependencyError, match="fastText library") as error:
-        load_classifier(fasttext_model(tmp_path / "two.bin", ["wiki", "web"]), ["wiki"])
-    assert "pip install" in error.value.hint
-    good = (tmp_path / "two.bin").read_bytes()
-    for content in (b"", b"noise", b"noise" * 100, good[:50], good[:110], good[:130]):
-        (tmp_path / "noise.ftz").write_bytes(content)
-        with pytest.raises(InputError, match="is no fastText model"):
-            load_classifier(tmp_path / "noise.ftz")
-    with pytest.raises(InputError, match="not a supervised model"):
-        load_classifier(fasttext_model(tmp_path / "vectors.bin", ["wiki", "web"], model=1))
-    with pytest.raises(InputError, match="can't be read"):
-        load_classifier(tmp_path / "gone.bin")

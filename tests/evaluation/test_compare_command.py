@@ -246,3 +246,29 @@ def test_compare_command_logs_of_lm_eval_are_read_and_named(tmp_path, capsys):
     assert (task["task"], task["items"]) == ("gsm8k", 60)
     assert task["by_model"]["a"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert task["by_model"]["b"]["value"] == 0.5
+
+
+def test_compare_command_says_where_clusters_are_unknown_few_or_carry_the_spread(tmp_path, capsys):
+    rows = []
+    for name in "ab":
+        for row in items(name, count=120, seed=ord(name)):
+            number = int(row["item"])
+            rows.append(row | {"task": "unknown", "cluster": None})
+            rows.append(row | {"task": "few", "cluster": f"c{number % 8}"})
+            rare = float(number in {3, 4, 5} or (name == "b" and number == 6))
+            rows.append(row | {"task": "carried", "cluster": f"c{number // 4}", "score": rare})
+            rows.append(row | {"task": "many", "cluster": f"c{number // 4}"})
+    write_scores(tmp_path / "scores.parquet", rows)
+    found = json.loads(run(capsys, tmp_path, "--json"))
+    few, unknown, carried = (next(one for one in found["notes"] if word in one) for word in NOTES)
+    assert few.startswith("few on ")
+    assert "(8)" in few
+    assert unknown.startswith("unknown on ")
+    assert carried.startswith("carried on ")
+    assert not any("many" in one.split(":")[0] for one in found["notes"])
+    out = run(capsys, tmp_path, "--html", str(tmp_path / "page.html"))
+    assert "On the intervals:" in out
+    assert "taken for independent" in (tmp_path / "page.html").read_text()
+
+
+NOTES = ("fewer than 20 clusters", "taken for independent", "nearly all of the spread")

@@ -182,6 +182,18 @@ def test_cost_of_counts_what_is_read_and_four_times_what_is_written():
     assert (cost_of(short), cost_of(long), cost_of(written)) == (1, 6, 401)
 
 
+def test_plan_units_hold_64_items_and_fewer_where_much_is_written():
+    for written, sizes in (
+        (0, [64, 64, 2]),
+        (4096, [64, 64, 2]),
+        (30_720, [8] * 16 + [2]),
+        (1 << 20, [1] * 130),
+    ):
+        units = plan_units(["m"], asked(task=Lengths(written_bytes=written)))
+        assert [len(unit.items) for unit in units] == sizes
+        assert len({unit.name for unit in units}) == len(sizes)
+
+
 def item(prompt):
     return Item("lengths", "set", "en", "d", "c", "i", prompt)
 

@@ -124,12 +124,14 @@ def _settings(method: Method, models: tuple[str, ...]) -> Settings:
         value = getattr(method, name)
         if value is not None and not 0 < value < 1:
             raise InputError(f"--{name} {value} is not between 0 and 1", hint="write 0.95 for 95 %")
-    if not method.difference > 0 or not method.margin >= 0 or method.draws < 1:
-        raise InputError(
-            f"--difference {method.difference}, --margin {method.margin} or --draws {method.draws} is not "
-            "positive",
-            hint="write points of 100, such as --difference 5",
-        )
+    for name, good in (("difference", method.difference > 0), ("margin", method.margin >= 0)):
+        if not good:
+            raise InputError(
+                f"--{name} {getattr(method, name):g} is too small",
+                hint=f"write points of 100, such as --{name} 5",
+            )
+    if method.draws < 1:
+        raise InputError(f"--draws {method.draws} is too small", hint="give 1 or more")
     return Settings(
         models=models,
         baseline=baseline,

@@ -29,7 +29,8 @@ def tasks_(*, json: Json = False) -> None:
     from tsugiki.evaluation.benchmarks.names import task_names
     from tsugiki.evaluation.benchmarks.reading import load_task
 
-    found = sorted((load_task(name) for name in task_names()), key=lambda task: task.group)
+    order = ("nineteen", "beside", "safety", "own")
+    found = sorted((load_task(name) for name in task_names()), key=lambda task: order.index(task.group))
     if json:
         print_json([_facts(task) for task in found])
         return

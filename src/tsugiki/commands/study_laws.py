@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tsugiki.commands import study_tables as tables_of
 from tsugiki.commands.study_inputs import amount
-from tsugiki.commands.terminal import Json, print_json
+from tsugiki.commands.terminal import Flag, Json, print_json
 from tsugiki.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tsugiki.study.laws import Law, Runs
     from tsugiki.study.runs import RunTable
 
-Form = Literal["dcpt", "chinchilla"]
+Form = Literal["dcpt", "chinchilla", "cross-domain"]
 
 
 def law(
@@ -23,7 +23,7 @@ def law(
     *,
     form: Form = "dcpt",
     loss: str | None = None,
-    other: bool = False,
+    other: Flag = False,
     cutoff: str | None = None,
     delta: float = 1e-3,
     starts: int = 24,
@@ -35,8 +35,9 @@ def law(
     """Fit a scaling law to losses of runs, and try it on ratios and compute that it has not seen.
 
     `dcpt`: L = E + A/N^alpha + B r^eta/D^beta + C/(r+epsilon)^gamma (arXiv 2406.01375), r the share of the
-    language; `chinchilla`: L = E + A/N^alpha + B/D^beta. Huber's loss on log loss, L-BFGS from many starts;
-    intervals by a bootstrap over runs (size and ratio).
+    language; `chinchilla`: L = E + A/N^alpha + B/D^beta; `cross-domain`: `dcpt` with a floor of its own for
+    each domain (a column `domain`), each domain told from the others' law and three of its cheapest runs.
+    Huber's loss on log loss, L-BFGS from many starts; intervals by a bootstrap over runs (size and ratio).
 
     Three sizes x four ratios x several checkpoints are a good grid. Fit bits per byte, not token losses.
 
@@ -61,9 +62,14 @@ def law(
     from tsugiki.study.runs import read_runs
 
     _check(starts, draws, delta, seed)
-    table = read_runs(runs, need_share=form == "dcpt")
+    table = read_runs(runs, need_share=form != "chinchilla")
     column = _loss(table, loss, runs)
     seen = table.runs(column, other=other)
+    if form == "cross-domain":
+        from tsugiki.commands.study_domains import print_domains
+
+        print_domains(table, column, seen, (delta, starts, seed), html, json=json)
+        return
     fitted = fit_law(form, seen, delta=delta, starts=starts, seed=seed)
     drawn = bootstrap_laws(fitted, seen, table.groups_of(column), draws=draws, seed=seed)
     ends = intervals(drawn)
@@ -98,7 +104,7 @@ def mixture(
     tokens: str,
     allow: float | None = None,
     budget: float | None = None,
-    extrapolate: bool = False,
+    extrapolate: Flag = False,
     starts: int = 24,
     draws: int = 200,
     seed: int = 0,
@@ -141,6 +147,10 @@ def mixture(
         raise InputError(
             "give --allow or --budget", hint="--allow 0.02 lets the other loss be 2 % above its lowest"
         )
+    if target == other:
+        raise InputError(f"--target and --other are both {target}", hint="name the losses of two languages")
+    if allow is not None and not allow >= 0:
+        raise InputError(f"--allow {allow:g} is below 0", hint="0.02 lets the other loss be 2 % higher")
     size, amount_of = amount("--parameters", parameters), amount("--tokens", tokens)
     table = read_runs(runs)
     laws: list[Law] = []

@@ -15,7 +15,7 @@ from tsugiki.errors import InputError
 
 def predict(
     *tables: Path,
-    target: list[str] | None = None,
+    target: Annotated[list[str] | None, Parameter(negative="")] = None,
     cutoff: str | None = None,
     components: int = 3,
     seed: int = 0,

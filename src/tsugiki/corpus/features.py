@@ -27,79 +27,24 @@ from tsugiki.corpus import kernels, repetition
 from tsugiki.corpus import word_kernels as wk
 from tsugiki.corpus.character_tables import WORD_EDGES, lower_case, pack_table
 from tsugiki.corpus.expressions import Expressions, compile_expressions
-from tsugiki.errors import InputError
+from tsugiki.corpus.feature_names import (
+    LIST_INTEGERS,
+    REPEATED,
+    TOP,
+    Features,
+    feature_names,
+    has_list,
+)
 from tsugiki.languages import LanguagePack
 
-Features = dict[str, float | int]
-
-_TOP = range(2, 5)
-_REPEATED = range(5, 11)
 _PLACEHOLDER = "lorem ipsum"
 _JAVASCRIPT = "javascript"
 _KEPT_PACKS = 64
 
-_TEXT_INTEGERS = ("letters", "language_letters", "sentence_length_max")
-_TEXT_FLOATS = (
-    "language_share",
-    "paragraph_duplicates",
-    "paragraph_duplicate_letters",
-    "sentence_duplicates",
-    "sentence_duplicate_letters",
-    "sentence_length_mean",
-    "ellipsis_share",
-)
-_LINE_FLOATS = (
-    "bullet_line_share",
-    "ellipsis_line_share",
-    "terminated_line_share",
-    "short_line_share",
-    "line_duplicates",
-    "line_duplicate_letters",
-    "repeated_line_letters",
-)
-_CHARACTER_FLOATS = (*(f"top_{n}gram" for n in _TOP), *(f"repeated_{n}grams" for n in _REPEATED))
-_WORD_INTEGERS = (
-    "words",
-    "stop_words",
-    "placeholder_texts",
-    "curly_brackets",
-    "javascript_lines",
-    "c4_sentences",
-    "c4_open_sentences",
-)
-_WORD_FLOATS = (
-    "word_length_mean",
-    "symbol_share",
-    "alphabetic_word_share",
-    "line_breaks_per_word",
-    "c4_line_share",
-    *(f"top_word_{n}gram" for n in _TOP),
-    *(f"repeated_word_{n}grams" for n in _REPEATED),
-)
-_LIST_INTEGERS = {"ng": "ng_expressions", "dating": "dating_names", "policy": "policy_lines"}
-_LIST_FLOATS = {"ng": "ng_share"}
-
 
 def feature_types(pack: LanguagePack) -> dict[str, pa.DataType]:
-    """The features that are computed for a pack's language, with their column types.
-
-    `ng_share`, `ng_expressions`, `dating_names` and `policy_lines` exist only where the pack has the list.
-    Raises InputError where the name of a character class makes a column that exists already.
-    """
-    spaceless = pack.script.spaceless
-    integers = [*_TEXT_INTEGERS, *(() if spaceless else _WORD_INTEGERS)]
-    integers += [feature for name, feature in _LIST_INTEGERS.items() if _has_list(pack, name)]
-    floats = [*_TEXT_FLOATS, *_LINE_FLOATS, *(_CHARACTER_FLOATS if spaceless else _WORD_FLOATS)]
-    floats += [feature for name, feature in _LIST_FLOATS.items() if _has_list(pack, name)]
-    taken = {*_TEXT_FLOATS, *_LINE_FLOATS, *_CHARACTER_FLOATS, *_WORD_FLOATS, *_LIST_FLOATS.values()}
-    doubled = [name for name in pack.script.classes if f"{name}_share" in taken]
-    if doubled:
-        raise InputError(
-            f'the pack "{pack.code}" calls a character class "{doubled[0]}", but "{doubled[0]}_share" is the '
-            "name of another feature",
-            hint="rename the class",
-        )
-    floats += [f"{name}_share" for name in pack.script.classes]
+    """The features that are computed for a pack's language, with their column types: see `feature_names`."""
+    integers, floats = feature_names(pack)
     return {**dict.fromkeys(integers, pa.int64()), **dict.fromkeys(floats, pa.float64())}
 
 
@@ -166,16 +111,12 @@ def _compiled(pack: LanguagePack) -> _Compiled:
         else compile_expressions(phrases, spaceless=False, whole_words=False),
         lists={
             name: compile_expressions(_entries(pack, name), spaceless=script.spaceless, runs=script.word_runs)
-            for name in _LIST_INTEGERS
-            if _has_list(pack, name)
+            for name in LIST_INTEGERS
+            if has_list(pack, name)
         },
     )
     _by_pack[id(pack)] = (pack, compiled)
     return compiled
-
-
-def _has_list(pack: LanguagePack, name: str) -> bool:
-    return name in pack.lists and not (name == "policy" and pack.script.spaceless)
 
 
 def _entries(pack: LanguagePack, name: str) -> tuple[str, ...]:
@@ -262,11 +203,11 @@ def _character_features(symbols: npt.NDArray[np.uint32]) -> Features:
     top_n: the most frequent n-gram's share of all occurrences. repeated_n: the share of distinct n-grams that
     occur more than once.
     """
-    rows = repetition.character_repetition(symbols, _REPEATED.stop - 1, _TOP.stop - 1).tolist()
+    rows = repetition.character_repetition(symbols, REPEATED.stop - 1, TOP.stop - 1).tolist()
     total, distinct, repeated, most = range(4)
     return {
-        **{f"top_{n}gram": _share(rows[n - 1][most], rows[n - 1][total]) for n in _TOP},
-        **{f"repeated_{n}grams": _share(rows[n - 1][repeated], rows[n - 1][distinct]) for n in _REPEATED},
+        **{f"top_{n}gram": _share(rows[n - 1][most], rows[n - 1][total]) for n in TOP},
+        **{f"repeated_{n}grams": _share(rows[n - 1][repeated], rows[n - 1][distinct]) for n in REPEATED},
     }
 
 
@@ -293,13 +234,13 @@ def _word_features(symbols: npt.NDArray[np.uint32], lines: list[int], compiled: 
 
 def _word_repetition(size: int, numbers: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]) -> Features:
     """Gopher: the share of characters in the most frequent word n-gram, and in n-grams seen before."""
-    counts = kernels.ngram_counts(numbers, _TOP.start, _TOP.stop - 1)
+    counts = kernels.ngram_counts(numbers, TOP.start, TOP.stop - 1)
     features: Features = {}
-    for n, (total, _, _, most, first) in zip(_TOP, counts.tolist(), strict=True):
+    for n, (total, _, _, most, first) in zip(TOP, counts.tolist(), strict=True):
         letters = int(lengths[first : first + n].sum()) + n - 1 if total else 0
         features[f"top_word_{n}gram"] = _share(letters * most, size)
-    repeated = kernels.repeated_lengths(numbers, lengths, _REPEATED.start, _REPEATED.stop - 1)
-    for n, letters in zip(_REPEATED, repeated.tolist(), strict=True):
+    repeated = kernels.repeated_lengths(numbers, lengths, REPEATED.start, REPEATED.stop - 1)
+    for n, letters in zip(REPEATED, repeated.tolist(), strict=True):
         features[f"repeated_word_{n}grams"] = _share(letters, size)
     return features
 

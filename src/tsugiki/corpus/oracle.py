@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tsugiki.corpus.character_tables import BULLETS, CLOSING_QUOTES, WORD_EDGES
 from tsugiki.corpus.feature_kernels import C4_CITATIONS, C4_LEAST_WORDS, C4_LONGEST_WORD, SHORT_LINE
-from tsugiki.corpus.features import Features
+from tsugiki.corpus.feature_names import Features
 from tsugiki.languages import LanguagePack
 
 _TOP = range(2, 5)

@@ -189,11 +189,11 @@ def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has
     """Letters outside of links that a reader sees of the head from `begin` on, and how many of the words.
 
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
-    the end, to `most` letters, to more than `foreign` letters OUTSIDE, until `enough` letters INSIDE are found,
-    or until it is plain whether the share of `words` is above `share` (see `_is_plain`); asked behind each run
-    of at most 32 letters. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8, different words (those in links, too), letters in links, 1 if
-    the end was reached, words outside of links (0 where none are asked for), and how many of these are among
-    `words`.
+    the end, to `most` letters, to more than `foreign` letters OUTSIDE, until `enough` letters INSIDE are
+    found, or until it is plain whether the share of `words` is above `share` (see `_is_plain`); asked behind
+    each word or run of at most 32 letters. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8, different
+    words (those in links, too), letters in links, 1 if the end was reached, words outside of links (0 where
+    none are asked for), and how many of these are among `words`.
     """
     eights = words_of(head)
     slots = _slots_of(words)
@@ -244,11 +244,11 @@ def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has
             if linked == 0:
                 hits += mark != 0
                 tokens += 1
-                if tokens >= _TOKENS_TO_TELL and _is_plain(hits, tokens, share):
-                    break
             found_words += mark & ~seen != 0
             seen |= mark
             word = _HASH_START
+            if tokens >= _TOKENS_TO_TELL and _is_plain(hits, tokens, share):
+                break
         if byte == 60:  # noqa: PLR2004 (<)
             linked = _link_after(head, place, linked)
             short = min(place + _SHORT_TAG, head.size)

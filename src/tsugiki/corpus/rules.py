@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tsugiki.corpus.features import Features, feature_types
+from tsugiki.corpus.feature_names import Features, feature_names
 from tsugiki.errors import InputError, did_you_mean
 from tsugiki.languages import Bound, LanguagePack
 
@@ -70,7 +70,8 @@ def _rules_of_bound(name: str, bound: Bound) -> list[Rule]:
 
 def _check_features(pack: LanguagePack) -> None:
     """Every set's rules read features that are computed; else an InputError that names all that do not."""
-    known = list(feature_types(pack))
+    integers, floats = feature_names(pack)
+    known = integers + floats
     sets = {"rules": pack.rules, **{f"rule_sets.{name}": rules for name, rules in pack.rule_sets.items()}}
     faults = [
         (f'{where}.{name} reads "{bound.feature}"', bound.feature)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,10 +242,11 @@ def _note(out: Workspace, statistics: UnitStatistics, files: Sequence[InputFile]
 
 def _fault(warning: Mapping[str, str | int]) -> str:
     """A fault in words. Its offset is a byte of a WARC or WET file, else a row's number from 0."""
+    from tsugiki.corpus.formats import kind_of
+
     file, offset = str(warning["file"]), int(warning["offset"])
-    kind = kind_of(file)
     places = {"jsonl": f"line {offset + 1}", "parquet": f"row {offset + 1}"}
-    return f"{file}, {places.get(kind or '', f'byte {offset}')}: {warning['message']}"
+    return f"{file}, {places.get(kind_of(file) or '', f'byte {offset}')}: {warning['message']}"
 
 
 def _check(config: Config, statistics: UnitStatistics, files: int) -> None:

@@ -23,7 +23,8 @@ from tsugiki.corpus.cleaning.clean import clean
 from tsugiki.corpus.config import QUALITY
 from tsugiki.corpus.decode import decode
 from tsugiki.corpus.extract import extract, tidy
-from tsugiki.corpus.features import Features, compute_features
+from tsugiki.corpus.feature_names import Features
+from tsugiki.corpus.features import compute_features
 from tsugiki.corpus.formats import read_items
 from tsugiki.corpus.histograms import Histograms
 from tsugiki.corpus.hosts.names import host_of

@@ -1,9 +1,9 @@
 """Every model answers every item, in units that survive a kill.
 
-A unit is a model, a task, a dataset and a run of at most `UNIT_ITEMS` items. Its rows are written atomically
-under a name that holds a hash of its questions; a unit whose file exists is not asked again. Units, and the
-batches inside them, follow from the items alone, so a run that was killed sees the same batches as one that
-was not.
+A unit is a model, a task, a dataset and a run of items: `UNIT_ITEMS`, or fewer where much is written. Its
+rows are written atomically under a name that holds a hash of its questions; a unit whose file exists is not
+asked again. Units, and the batches inside them, follow from the items alone, so a run that was killed sees
+the same batches as one that was not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from tsugiki.evaluation.sharing import ALONE, Share
 from tsugiki.evaluation.tasks.base import Row, Task, base_row
 
 UNIT_ITEMS = 64
+UNIT_WRITTEN_BYTES = 1 << 18
+"""What a unit may have written at most: eight items of HumanEval with their ten samples each. A kill loses a
+unit, and several processes share out units."""
 MAXIMUM_ERROR_SHARE = 0.01
 """Items of a task that may stay without an answer: a fault of a server says nothing about the model. One in a
 hundred is about the half-width of the tightest of the nineteen benchmarks (0.7 to 9 points)."""
@@ -77,8 +80,9 @@ def plan_units(models: Sequence[str], questions: Sequence[Questions]) -> list[Un
     units = []
     for number, model in enumerate(models):
         for asked in questions:
-            for start in range(0, len(asked.items), UNIT_ITEMS):
-                items = asked.items[start : start + UNIT_ITEMS]
+            size = _items_of_unit(asked.task)
+            for start in range(0, len(asked.items), size):
+                items = asked.items[start : start + size]
                 key = stable_hash(
                     model, asked.task.name, asked.dataset, *(f"{item.id}{item.prompt_hash}" for item in items)
                 )
@@ -86,6 +90,11 @@ def plan_units(models: Sequence[str], questions: Sequence[Questions]) -> list[Un
                     Unit(model, asked.task, items, f"{number:02d}-{asked.task.name}-{start:06d}-{key}")
                 )
     return units
+
+
+def _items_of_unit(task: Task) -> int:
+    most = UNIT_WRITTEN_BYTES // task.written_bytes if task.written_bytes else UNIT_ITEMS
+    return max(1, min(UNIT_ITEMS, most))
 
 
 def answer_all(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -108,13 +108,18 @@ class _Problem:
     share: Array
     log_loss: Array
     delta: float
+    floor_KN: Array | None = None
+    """Which floor each observation has, 1 or 0, where there are several (E0, E1 ...); else all have E."""
 
     def terms(self, theta: Array) -> tuple[Array, list[dict[str, Any]]]:
         """Logarithms of the terms, T x N, and of each term the derivatives by its parameters."""
         at = dict(zip(self.names, theta.tolist(), strict=True))
         one = np.ones_like(self.log_loss)
-        logs: list[Array] = [at["E"] * one]
-        slopes: list[dict[str, Any]] = [{"E": 1.0}]
+        logs: list[Array] = [at["E"] * one] if self.floor_KN is None else []
+        slopes: list[dict[str, Any]] = [{"E": 1.0}] if self.floor_KN is None else []
+        if self.floor_KN is not None:
+            logs.append(sum((at[f"E{k}"] * row for k, row in enumerate(self.floor_KN)), 0 * one))
+            slopes.append({f"E{k}": row for k, row in enumerate(self.floor_KN)})
         if "A" in at:
             logs.append(at["A"] - at["alpha"] * self.log_n)
             slopes.append({"A": 1.0, "alpha": -self.log_n})
@@ -209,7 +214,8 @@ def check_runs(runs: Runs) -> None:
         if wrong.any():
             bound = "between 0 and 1" if name == "share" else "above 0"
             raise DataError(
-                f"{int(wrong.sum())} observations have a {name} that is not {bound}: {values[wrong][0]:g}",
+                f"{int(wrong.sum())} of {len(wrong)} observations with a {name} that is not {bound}: "
+                f"{values[wrong][0]:g}",
                 hint="leave them out, or mend them",
             )
 
@@ -231,19 +237,27 @@ def fit_law(
     starts). tolerance: a fit ends where a step gains less than this share. Raises DataError for impossible
     observations, too few of them, or ratios for the D-CPT law that don't differ.
     """
-    from scipy.optimize import minimize
-
     check_runs(runs)
     problem, left, mean_n, mean_d = _problem(form, runs, delta)
-    bounds = [_BOUNDS[name] for name in problem.names]
     points = _hypercube(problem.names, starts, seed)
     if near is not None:
         points.insert(0, _inner(near, problem.names, mean_n, mean_d))
+    theta, ended = minimise(problem, points, tolerance)
+    return _outer(form, problem, theta, left, (mean_n, mean_d), ended)
+
+
+def minimise(
+    problem: _Problem, points: Sequence[Array], tolerance: float
+) -> tuple[Array, tuple[float, int, int]]:
+    """The best end of L-BFGS-B from these points: parameters, then loss, starts and how many ended as low."""
+    from scipy.optimize import minimize
+
+    bounds = [_BOUNDS[_kind(name)] for name in problem.names]
     best, ends = None, []
     for point in points:
         # far from the data Huber's loss has no curvature: least squares leads to where it has
-        for stage in (1.0, delta):
-            staged = _Problem(**{**vars(problem), "delta": stage})
+        for stage in (1.0, problem.delta):
+            staged = replace(problem, delta=stage)
             found = minimize(
                 staged.value, point, jac=True, method="L-BFGS-B", bounds=bounds,
                 options={"maxiter": 2000, "maxfun": 4000, "ftol": tolerance, "gtol": 1e-9},
@@ -255,9 +269,12 @@ def fit_law(
     if best is None:
         raise InputError("a fit needs at least one start", hint="give --starts 1 or more")
     again = sum(end <= best.fun * 1.01 + 1e-9 for end in ends)
-    return _outer(
-        form, problem, best.x, left, (mean_n, mean_d), (float(best.fun) * delta**2, len(ends), again)
-    )
+    return np.asarray(best.x), (float(best.fun) * problem.delta**2, len(ends), again)
+
+
+def _kind(name: str) -> str:
+    """E for E0, E1 and so on: floors of several domains have the same bounds."""
+    return name.rstrip("0123456789")
 
 
 def _hypercube(names: Sequence[str], starts: int, seed: int) -> list[Array]:
@@ -265,7 +282,7 @@ def _hypercube(names: Sequence[str], starts: int, seed: int) -> list[Array]:
     rng = np.random.default_rng(seed)
     columns = [
         low + (high - low) * (rng.permutation(starts) + rng.random(starts)) / starts
-        for low, high in (_STARTS[name] for name in names)
+        for low, high in (_STARTS[_kind(name)] for name in names)
     ]
     return list(np.column_stack(columns)) if starts else []
 
@@ -297,13 +314,13 @@ def _outer(  # noqa: PLR0917 - each is a plain fact
             parameters[name] = math.exp(value + at["alpha"] * means[0])
         elif name == "B":
             parameters[name] = math.exp(value + at["beta"] * means[1])
-        elif name in {"E", "C", "epsilon"}:
+        elif _kind(name) in {"E", "C", "epsilon"}:
             parameters[name] = math.exp(value)
         else:
             parameters[name] = value
     bound = tuple(
         name
         for name, value in at.items()
-        if min(value - _BOUNDS[name][0], _BOUNDS[name][1] - value) < 1e-6  # noqa: PLR2004 - at the bound
+        if min(value - _BOUNDS[_kind(name)][0], _BOUNDS[_kind(name)][1] - value) < 1e-6  # noqa: PLR2004
     )
     return Law(form, parameters, left, ended[0], ended[1], ended[2], bound)

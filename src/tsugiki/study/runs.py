@@ -24,6 +24,7 @@ _KNOWN: Final = {
     "share": re.compile(r"r|ratio|share|mixture|mixture_ratio", re.IGNORECASE),
     "loss": re.compile(r"loss|l|target_loss|loss_target", re.IGNORECASE),
 }
+_DOMAIN: Final = re.compile(r"domains?|languages?", re.IGNORECASE)
 _LOSS: Final = re.compile(r"(.*[_\s])?(loss|bpb|bits_per_byte)([_\s].*)?", re.IGNORECASE)
 
 
@@ -40,6 +41,8 @@ class RunTable:
     losses: dict[str, Array]
     groups: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    domains: tuple[str, ...] = ()
+    """The domain of each row, where the table has a column of them."""
 
     def runs(self, loss: str, *, other: bool = False) -> Runs:
         """The runs that have a loss. other: it is of the language with the rest of the mixture, 1 - r."""
@@ -52,6 +55,15 @@ class RunTable:
         """The run of each row that has this loss."""
         rows = np.isfinite(self.losses[self._loss(loss)])
         return tuple(group for group, kept in zip(self.groups, rows, strict=True) if kept)
+
+    def domains_of(self, loss: str) -> tuple[str, ...]:
+        """The domain of each row that has this loss. Raises InputError where the table tells none."""
+        if not self.domains:
+            raise InputError(
+                "there is no column of domain", hint="a law over domains needs one: domain, or language"
+            )
+        rows = np.isfinite(self.losses[self._loss(loss)])
+        return tuple(one for one, kept in zip(self.domains, rows, strict=True) if kept)
 
     def _loss(self, name: str) -> str:
         if name not in self.losses:
@@ -100,7 +112,16 @@ def read_runs(path: Path, *, need_share: bool = True) -> RunTable:
         {name: values[rows] for name, values in by_name.items()},
         tuple(f"{columns['parameters'][row]:g} {share[row]:g}" for row in rows.tolist()),
         tuple(found),
+        _domains(raw, rows.tolist()),
     )
+
+
+def _domains(raw: RawTable, rows: Sequence[int]) -> tuple[str, ...]:
+    column = _find(raw, _DOMAIN)
+    if column is None:
+        return ()
+    cells = raw.column(column)
+    return tuple("" if cells[row] is None else str(cells[row]) for row in rows)
 
 
 def _gaps(whole: NDArray[np.bool_], losses: dict[str, Array]) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from tsugiki.artifacts.contract import Inputs, Outcome
 from tsugiki.artifacts.manifest import is_finished
-from tsugiki.dataset.mixture import Mixture
+from tsugiki.dataset.mixture import Mixture, Share
 from tsugiki.errors import StageError
 from tsugiki.models.config import DecoderConfig
 from tsugiki.models.decoder import Decoder
@@ -123,7 +123,6 @@ def outcome_of(
     """The manifest's counts and facts of the trained model in `root`."""
     shape = read_config(root)
     tokens = sum(counters.tokens_of_source)
-    shares = plan.mixture.shares
     counts = {
         "tokens": tokens,
         "steps": plan.mixture.steps,
@@ -131,27 +130,13 @@ def outcome_of(
         "vocabulary_size": shape.vocabulary_size,
         "training_flops": shape.training_flops_per_token(plan.config.sequence_length) * tokens,
         "tokens_per_second": round(counters.tokens_per_second or 0.0, 1),
-        "documents": sum(share.available_documents for share in shares),
+        "documents": sum(share.available_documents for share in plan.mixture.shares),
     }
-    sources = [
-        {
-            "dataset": share.name,
-            "weight": share.weight,
-            "tokens": trained,
-            "bytes": text_bytes,
-            "epochs": share.epochs,
-            "available_tokens": share.available_tokens,
-            "padding": share.padding,
-        }
-        for share, trained, text_bytes in zip(
-            shares, counters.tokens_of_source, counters.bytes_of_source, strict=True
-        )
-    ]
     facts: dict[str, Any] = {
         "model_config": shape.to_hf(),
         "tokenizer": tokenizer_name(plan.config, facts_of_model(plan.config, inputs)),
         "tokenizer_sha256": plan.tokenizer.sha256,
-        "sources": sources,
+        "sources": _sources(plan.mixture.shares, counters),
         "parity": {"max_abs_difference": parity.max_abs_difference, "tolerance": parity.tolerance},
         "first_loss": counters.first_loss,
         "final_loss": counters.final_loss,
@@ -167,12 +152,35 @@ def outcome_of(
     if counters.router_biases:
         facts["router_bias"] = bias_facts(counters, plan.config.balance_bias)
     if is_float8(plan.config.precision):
-        chosen = selection(plan.config, shape)
-        facts["float8"] = {
-            "matrices": len(chosen.float8),
-            "high": len(chosen.high),
-            "small": len(chosen.small),
-            "share": chosen.share,
-            "worst": counters.float8_worst,
-        }
+        facts["float8"] = _float8_facts(plan.config, shape, counters)
     return Outcome(counts, facts)
+
+
+def _sources(shares: Sequence[Share], counters: Counters) -> list[dict[str, Any]]:
+    """What was trained on of each source, and what there was."""
+    return [
+        {
+            "dataset": share.name,
+            "weight": share.weight,
+            "tokens": trained,
+            "bytes": text_bytes,
+            "epochs": share.epochs,
+            "available_tokens": share.available_tokens,
+            "padding": share.padding,
+        }
+        for share, trained, text_bytes in zip(
+            shares, counters.tokens_of_source, counters.bytes_of_source, strict=True
+        )
+    ]
+
+
+def _float8_facts(config: Config, shape: DecoderConfig, counters: Counters) -> dict[str, Any]:
+    """How many matrices were in float8, and how badly the worst one's numbers were kept."""
+    chosen = selection(config, shape)
+    return {
+        "matrices": len(chosen.float8),
+        "high": len(chosen.high),
+        "small": len(chosen.small),
+        "share": chosen.share,
+        "worst": counters.float8_worst,
+    }

@@ -198,7 +198,7 @@ def test_fetch_command_prints_licences_and_tasks_lists_all(tmp_path, address, un
     assert "MIT" in capsys.readouterr().out
     app(["evaluate", "tasks"], result_action="return_value")
     listed = capsys.readouterr().out
-    assert len(listed.splitlines()) == 1 + 19 + 1
+    assert len(listed.splitlines()) == 1 + 19 + 4 + 1
     assert "3,541" in listed
     assert "not to be passed on" in listed
     app(["evaluate", "tasks", "--json"], result_action="return_value")

@@ -11,6 +11,7 @@ from tsugiki.errors import InputError
 from tsugiki.evaluation.comparing.alarms import alarms_of, without_errors
 from tsugiki.evaluation.comparing.groups import group_rows
 from tsugiki.evaluation.comparing.judging import Judged, Settings, entry, judge, rounded
+from tsugiki.evaluation.comparing.linking import drawn_together
 from tsugiki.evaluation.comparing.notes import notes_of
 from tsugiki.evaluation.comparing.regression import regressions
 from tsugiki.evaluation.comparing.wording import Plan, Sides, pair_sentence
@@ -73,7 +74,8 @@ def _method(settings: Settings) -> str:
         "McNemar with Tango's interval, the exact test of signs of clusters, paired t, or paired bootstrap. "
         "Several samples of an item "
         f"are averaged first. p-values are adjusted by {adjusted} over all pairs in all tasks. Averages: the "
-        "tasks fixed, clusters resampled whole. Detectable: the difference found with power "
+        "tasks fixed, clusters resampled whole, those that several tasks share in all "
+        "of them. Detectable: the difference found with power "
         f"{settings.power:g}."
     )
 
@@ -107,7 +109,7 @@ def _parts(
 
 def _averages(judged: Sequence[Judged], settings: Settings) -> list[dict[str, Any]]:
     """The mean over tasks of scores from 0 to 1, for each language with several such tasks, then for all."""
-    usable = [one for one in judged if one.draws is not None]
+    usable, linked = drawn_together([one for one in judged if one.draws is not None], settings)
     languages = list(dict.fromkeys(one.group.language for one in usable))
     parts = [(language, [one for one in usable if one.group.language == language]) for language in languages]
     if len(languages) > 1:
@@ -125,6 +127,7 @@ def _averages(judged: Sequence[Judged], settings: Settings) -> list[dict[str, An
                 "tasks": [[one.group.task, one.group.dataset] for one in members],
                 "items": sum(len(one.group.clusters) for one in members),
                 "clusters": sum(one.clusters for one in draws),
+                "linked": [names for names in linked if sum(one.group.task in names for one in members) > 1],
                 "by_model": {
                     name: entry(one) for name, one in zip(settings.models, estimates[:count], strict=True)
                 },

@@ -66,6 +66,8 @@ def group_rows(rows: Sequence[Row], measure: Measure, models: Sequence[str], bas
     every = [[by_model[model][item] for model in by_model] for item in items]
     heads = [first[item][0] for item in items]
     numerator_IM = _numerators(every, measure)
+    if not measure.corpus:
+        _check_finite(numerator_IM, heads, tuple(by_model))
     _check_range(numerator_IM, measure, heads)
     return Group(
         task=rows[0]["task"],
@@ -116,6 +118,17 @@ def _denominators(heads: Sequence[Row], measure: Measure) -> Array:
     if measure.by_byte:
         return np.array([row["bytes"] for row in heads], dtype=np.float64)
     return np.ones(len(heads))
+
+
+def _check_finite(numerator_IM: Array, heads: Sequence[Row], models: Sequence[str]) -> None:
+    if np.isfinite(numerator_IM).all():
+        return
+    item, model = np.argwhere(~np.isfinite(numerator_IM))[0].tolist()
+    row = heads[item]
+    raise DataError(
+        f'{row["task"]} on "{row["dataset"]}": the score of {models[model]} is not finite (item {row["item"]})',
+        hint="a model that gives NaN can't be compared: look at its training loss and its weights",
+    )
 
 
 def _check_range(numerator_IM: Array, measure: Measure, heads: Sequence[Row]) -> None:

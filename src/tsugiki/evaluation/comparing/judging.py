@@ -82,18 +82,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Judged:
-    """A group with its estimates, and what averages need of it."""
+    """A group with its estimates, and what averages need of it: draws, and the sums that they are of."""
 
     group: Group
     summary: dict[str, Any]
     draws: TaskDraws | None
+    sums: ClusterSums | None = None
 
 
 def judge(group: Group, settings: Settings) -> Judged:
     """The summary of a group for comparison.json, without what depends on the other tasks."""
     seed = stable_integer(settings.seed, group.task, group.dataset)
     few = min(settings.draws, MOST_DRAWS)
-    draws = None
+    draws = sums = None
     if group.sums_IMS is not None and group.measure.corpus:
         models, pairs, draws = _of_corpus(group, settings, few, seed)
         clusters = draws.clusters
@@ -121,7 +122,7 @@ def judge(group: Group, settings: Settings) -> Judged:
         "pairs": _pairs(group, models, pairs, clusters, settings),
         "by_domain": _by_domain(group, settings),
     }
-    return Judged(group, summary, None if group.measure.lower_is_better else draws)
+    return Judged(group, summary, None if group.measure.lower_is_better else draws, sums)
 
 
 def entry(one: Estimate) -> dict[str, Any]:

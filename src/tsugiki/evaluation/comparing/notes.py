@@ -25,10 +25,10 @@ def notes_of(judged: Sequence[Judged]) -> list[str]:
         if not group.clusters_known:
             unknown.append(name)
         if clusters < len(group.clusters) and not group.measure.corpus:
-            if _carried(group):
-                carried.append(name)
-            elif clusters < FEW:
+            if clusters < FEW:
                 few.append(f"{name} ({clusters})")
+            elif _carried(group):
+                carried.append(name)
     return [
         *_said(
             unknown,
@@ -52,4 +52,4 @@ def _carried(group: Group) -> bool:
     """Whether no more than CARRYING clusters carry the spread of some model's score."""
     sums = cluster_sums(group.numerator_IM, group.denominator_I, group.clusters)
     carrying_M = carrying_clusters(sums, ratio_of_sums(sums))
-    return bool(((carrying_M > 0) & (carrying_M <= CARRYING)).any()) and len(sums) > CARRYING
+    return bool(((carrying_M > 0) & (carrying_M <= CARRYING)).any())

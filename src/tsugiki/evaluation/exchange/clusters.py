@@ -2,7 +2,8 @@
 
 Questions on one passage stand or fall together, and intervals that take them for independent are too narrow.
 The data sets say in their own fields what an item was made from; which field that is differs from task to
-task, so the fields are tried in order, from the finest to the coarsest, and the first that groups items is taken.
+task, so the fields are tried in order, from the finest to the coarsest, and the first that groups items is
+taken.
 """
 
 from __future__ import annotations

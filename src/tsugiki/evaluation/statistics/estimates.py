@@ -129,18 +129,31 @@ def cluster_bootstrap(sums: ClusterSums, *, draws: int, seed: int) -> tuple[Arra
     Both results have shape (R, M). All columns see the same draws, so differences between them are paired.
     The standard error inside a draw is the delta method's, from the draw's own clusters.
     """
-    clusters, columns = sums.numerator_CM.shape
+    total_R = resampled_sums(bootstrap_moments(sums), draws=draws, seed=seed)
+    return ratios_of_moments(total_R, len(sums))
+
+
+def bootstrap_moments(sums: ClusterSums) -> Array:
+    """What a bootstrap adds up of each cluster for M ratios and their errors: C rows of 3 M + 2 numbers."""
     x_CM, y_C = sums.numerator_CM, sums.denominator_C
-    moments_C = np.concatenate([x_CM, x_CM**2, x_CM * y_C[:, None], y_C[:, None], (y_C**2)[:, None]], axis=1)
-    total_R = resampled_sums(moments_C, draws=draws, seed=seed)
+    return np.concatenate([x_CM, x_CM**2, x_CM * y_C[:, None], y_C[:, None], (y_C**2)[:, None]], axis=1)
+
+
+def ratios_of_moments(total_R: Array, clusters: int) -> tuple[Array, Array]:
+    """Ratios and their errors, (R, M) each, from the added moments of each draw.
+
+    clusters: of the whole. A draw without any cluster gives NaN and an infinite error.
+    """
+    columns = (total_R.shape[1] - 2) // 3
     x_RM, xx_RM, xy_RM = np.split(total_R[:, : 3 * columns], 3, axis=1)
     y_R, yy_R = total_R[:, -2, None], total_R[:, -1, None]
-    ratio_RM = x_RM / y_R
-    squares_RM = np.clip(xx_RM - 2 * ratio_RM * xy_RM + ratio_RM**2 * yy_R, 0, None)
-    # Below this, what is left of the subtraction is rounding: the draw has no spread at all.
-    squares_RM[squares_RM <= 1e-12 * np.maximum(xx_RM, ratio_RM**2 * yy_R)] = 0
-    correction = clusters / max(clusters - 1, 1)
-    return ratio_RM, np.sqrt(correction * squares_RM) / y_R
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_RM = x_RM / y_R
+        squares_RM = np.clip(xx_RM - 2 * ratio_RM * xy_RM + ratio_RM**2 * yy_R, 0, None)
+        # Below this, what is left of the subtraction is rounding: the draw has no spread at all.
+        squares_RM[squares_RM <= 1e-12 * np.maximum(xx_RM, ratio_RM**2 * yy_R)] = 0
+        error_RM = np.sqrt(clusters / max(clusters - 1, 1) * squares_RM) / y_R
+    return ratio_RM, np.where(y_R > 0, error_RM, inf)
 
 
 def resampled_sums(values_CK: Array, *, draws: int, seed: int) -> Array:
