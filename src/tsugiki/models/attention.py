@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from tsugiki.models.block_attention import attend_blocks, is_for_blocks
 from tsugiki.models.products import is_slow
 
 _WINDOW_BLOCK = 256
@@ -115,6 +116,8 @@ def _attend_causal(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, window: int |
     if window is not None and window < keys:
         return _attend_window(q_BNTH, k_BKTH, v_BKTH, window)
     if queries == keys:
+        if is_for_blocks(q_BNTH):
+            return attend_blocks(q_BNTH, k_BKTH, v_BKTH)
         return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=True)
     if queries == 1:
         return _sdpa(q_BNTH, k_BKTH, v_BKTH)
@@ -169,9 +172,9 @@ def _attend_masked(
 def _sdpa(
     q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, *, causal: bool = False, mask: Tensor | None = None
 ) -> Tensor:
-    if is_slow(q_BNTH) and q_BNTH.dtype == torch.bfloat16:
+    if is_slow(q_BNTH):  # autocast would round float32 (which rotary positions make of queries and keys) too
         with torch.autocast("cpu", enabled=False):
-            q_BNTH, k_BKTH, v_BKTH = q_BNTH.float(), k_BKTH.float(), v_BKTH.float()
+            q_BNTH, k_BKTH, v_BKTH = (x.bfloat16().float() for x in (q_BNTH, k_BKTH, v_BKTH))
             return _sdpa(q_BNTH, k_BKTH, v_BKTH, causal=causal, mask=mask).bfloat16()
     groups = q_BNTH.shape[1] // k_BKTH.shape[1]
     return F.scaled_dot_product_attention(

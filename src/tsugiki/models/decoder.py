@@ -1,4 +1,6 @@
-"""Llama, Mistral, Qwen2, Qwen3, Mixtral and Qwen3-MoE in plain PyTorch, with Hugging Face's parameter names.
+"""Llama, Mistral, Qwen2, Qwen3 and the mixtures Mixtral, Qwen2-MoE and Qwen3-MoE in plain PyTorch.
+
+Parameters have Hugging Face's names.
 
 Shapes: B batch, T time, D model width, F feed-forward width, N query heads, K key-value heads, H head
 dimension, V vocabulary. Computations follow transformers' modeling code, which the tests hold it against.
@@ -14,13 +16,12 @@ import math
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from tsugiki.errors import InputError
 from tsugiki.models.attention import DocumentLayout, KeyValueCache, attend
 from tsugiki.models.config import DecoderConfig
-from tsugiki.models.layers import Embedding, Linear, RMSNorm
+from tsugiki.models.layers import Embedding, FeedForward, Linear, RMSNorm
 from tsugiki.models.moe import Routing, SparseFeedForward
 from tsugiki.models.names import stored_pieces
 from tsugiki.models.products import linear
@@ -72,20 +73,6 @@ class Attention(nn.Module):
         return self.o_proj(out_BNTH.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020)."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """The feed-forward block's contribution to the residual stream, (B, T, D)."""
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
-
-
 class Block(nn.Module):
     """One layer: attention and feed-forward, each behind its norm and added to the residual stream."""
 
@@ -97,7 +84,7 @@ class Block(nn.Module):
         self.mlp: FeedForward | SparseFeedForward = (
             SparseFeedForward(config.hidden_size, config.moe)
             if config.moe is not None and config.is_sparse(layer)
-            else FeedForward(config)
+            else FeedForward(config.hidden_size, config.intermediate_size)
         )
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -230,22 +231,35 @@ def vocabulary_size(directory: Path) -> int:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far our logits are from those of transformers, over all of `positions` tokens."""
+    """How far our logits are from those of transformers, over all of `positions` tokens.
+
+    layers: those that were in both, from the first on: all of `all_layers` unless memory was too small.
+    """
 
     max_abs_difference: float
     tolerance: float
     positions: int
+    layers: int
+    all_layers: int
+
+    @property
+    def note(self) -> str:
+        """What to add where only some layers were compared."""
+        return "" if self.layers == self.all_layers else f", of {self.layers} of {self.all_layers} layers"
 
 
 def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Parity:
     """Compare our logits with those of transformers' AutoModelForCausalLM, both in float32.
 
-    The two models are in memory one after the other, never together. Remote code is never run.
-    Raises StageError where any logit differs by more than `tolerance`.
+    The two models are in memory one after the other, never together; of one that does not fit into what is
+    free, as many layers as do, and the head. Remote code is never run. Raises StageError where any logit
+    differs by more than `tolerance`.
     """
+    config = read_config(directory)
+    layers = _layers_that_fit(config, _free_bytes())
     with torch.inference_mode():
-        ours_BTV = load_decoder(directory)(ids_BT)
-        theirs_BTV = _transformers_logits(directory, ids_BT)
+        ours_BTV = _our_logits(directory, config, layers, ids_BT)
+        theirs_BTV = _transformers_logits(directory, config, layers, ids_BT)
     difference = float((ours_BTV - theirs_BTV).abs().max())
     if not difference <= tolerance:
         raise StageError(
@@ -253,15 +267,48 @@ def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Pa
             f"(tolerance {tolerance:g})",
             hint="this is a fault in Tsugiki or a model that it does not support; please report it",
         )
-    return Parity(difference, tolerance, ids_BT.numel())
+    return Parity(difference, tolerance, ids_BT.numel(), layers, config.layers)
 
 
-def _transformers_logits(directory: Path, ids_BT: Tensor) -> Tensor:
-    from transformers import AutoModelForCausalLM
+def _layers_that_fit(config: DecoderConfig, free_bytes: int) -> int:
+    """How many layers, one at least, fit with both ends into three quarters of the free memory."""
+    all_bytes = 4 * config.parameters
+    ends_bytes = 4 * config.vocabulary_size * config.hidden_size * (1 if config.tied_embeddings else 2)
+    layer_bytes = (all_bytes - ends_bytes) / config.layers
+    return max(1, min(config.layers, int((0.75 * free_bytes - ends_bytes) // layer_bytes)))
+
+
+def _free_bytes() -> int:
+    """Memory that this process may take: free, or a cache that the system gives up."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _our_logits(directory: Path, config: DecoderConfig, layers: int, ids_BT: Tensor) -> Tensor:
+    if layers == config.layers:
+        return load_decoder(directory)(ids_BT)
+    with torch.device("meta"):
+        decoder = Decoder(config, layers=range(layers))
+    decoder.to_empty(device="cpu")
+    load_weights(decoder, directory)
+    logits_BTV: Tensor = decoder(ids_BT)
+    return logits_BTV
+
+
+def _transformers_logits(directory: Path, config: DecoderConfig, layers: int, ids_BT: Tensor) -> Tensor:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     with quiet(), without_bars():
+        theirs = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        if layers < config.layers:
+            theirs.num_hidden_layers = layers
+            if getattr(theirs, "layer_types", None):
+                theirs.layer_types = theirs.layer_types[:layers]
         model = AutoModelForCausalLM.from_pretrained(
-            directory, trust_remote_code=False, local_files_only=True
+            directory, config=theirs, trust_remote_code=False, local_files_only=True
         )
     return model.float().eval()(ids_BT).logits
 

@@ -1,4 +1,4 @@
-"""The pieces that every part of the decoder is made of: matrices, tables of rows, norms.
+"""The pieces that every part of the decoder is made of: matrices, tables of rows, norms, feed-forwards.
 
 They hold NaN (norms 1) until weights are loaded or `initialise` is called, and draw nothing: the global
 random state stays as it is, and forgotten weights show at once.
@@ -58,3 +58,17 @@ class RMSNorm(nn.Module):
             return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
         normed_BTD = F.rms_norm(x_BTD.float(), self.weight.shape, None, self.eps)
         return self.weight * normed_BTD.to(x_BTD.dtype)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020). width: of the model; inner: of the feed-forward."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = Linear(width, inner)
+        self.up_proj = Linear(width, inner)
+        self.down_proj = Linear(inner, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """The feed-forward block's contribution to the residual stream, (B, T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
