@@ -149,6 +149,7 @@ def scores(repeats: int, generator: Generator) -> Iterator[Result]:
             sizes[:, None] * generator.normal(0, 0.1, (clusters, repeats))
             + np.sqrt(sizes)[:, None] * generator.normal(0, 0.3, (clusters, repeats)),
             sizes,
+            np.broadcast_to(sizes[:, None] * (0.1**2 + 0.3**2), (clusters, repeats)),
         )
         found = clt_estimates(sums)
         boot = bootstrap_estimates(sums, draws=400)

@@ -57,7 +57,7 @@ def test_command_trains_from_every_kind_of_source_and_prints_a_table(sources, tm
     assert "AUC" in printed.out
     assert "most telling against" in printed.out
     assert printed.out.rstrip().endswith(str(tmp_path / "out"))
-    assert "a.jsonl" in printed.err
+    assert "passed over: a.jsonl, line 31: not JSON" in printed.err
     card = json.loads((tmp_path / "out" / "classifier.json").read_text(encoding="utf-8"))
     assert card["training"]["positive"]["documents"] == 80  # the held-out split is left alone
     assert card["training"]["negative"] | {"digest": ""} == {
@@ -120,7 +120,10 @@ def test_command_refuses_sets_that_are_equal_small_or_absent(sources, tmp_path):
         train_classifier(tmp_path / "out", positive=[positive], negative=[positive], **FAST)
     with pytest.raises(DataError, match="20 negative documents"):
         train_classifier(tmp_path / "out", positive=[positive], negative=[negative / "d.parquet"], **FAST)
-    for absent in (tmp_path / "gone", negative / "README.md"):
-        with pytest.raises(InputError, match="holds no documents"):
-            train_classifier(tmp_path / "out", positive=[positive], negative=[absent], **FAST)
+    for path, message in (
+        (tmp_path / "gone", "does not exist"),
+        (negative / "README.md", "holds no documents"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_classifier(tmp_path / "out", positive=[positive], negative=[path], **FAST)
     assert not (tmp_path / "out").exists()

@@ -43,6 +43,9 @@ def test_run_on_damaged_texts_counts_lines_and_goes_on(tmp_path, japanese):
     assert facts["near_duplicates"]["clusters"] == 1
     assert {warning["file"] for warning in facts["warnings"]} == {path.name for path in files}
     assert facts["skipped_records"]["empty body"] >= 1
+    log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    assert "WARNING a.jsonl, line 3: no" in log
+    assert "WARNING d.parquet, row 1: not a Parquet file" in log
 
 
 @pytest.mark.parametrize(

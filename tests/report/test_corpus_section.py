@@ -13,8 +13,8 @@ from tsugiki.report.sections.corpus_features import meaning
 DETAILS = ("histograms", "host_filter", "decoding", "extraction", "cleaning", "contamination", "prefilter")
 SHOWN = {
     "histograms": ["What the rules look at", "<\u00a00.2: 170 rejected, 12 alone", "rules reject no page"],
-    "host_filter": ["1 of 31 sites were blocked, with 27 pages", "with NG expressions > 0.5", "blocked.example",
-                    "9 (33.33", "会員登録", "季節の便り"],
+    "host_filter": ["1 of 31 sites were blocked, with 27 pages", "with NG expressions > 0.5",
+                    "blocked.example", "9 (33.33", "会員登録", "季節の便り"],
     "decoding": ["What told the encoding", "http header", "In no known encoding"],
     "extraction": ["Main text taken out by", "trafilatura", "Nested too deep"],
     "cleaning": ["Documents changed", "footer lines", "Too short afterwards"],

@@ -302,3 +302,19 @@ def check_boxes(width, nodes):
 
 def test_graph_of_one_stage():
     assert "alone" in graph_chart(canvas(), [Node("alone", "corpus", "plain", ())])
+
+
+def test_line_chart_of_whole_places_has_no_ticks_between_them():
+    def drawn(*places):
+        curve = Series("a", "m0", tuple((place, place / 7) for place in places))
+        return re.findall(
+            r">(\d[\d.]*)</text>", str(line_chart(canvas(900), [curve], ("layer", "cosine"), 200))
+        )
+
+    assert drawn(0.0, 1.0, 2.0, 3.0)[-4:] == ["0", "1", "2", "3"]
+    assert "0.5" in drawn(0.0, 0.5, 3.0)
+
+
+def test_seventh_model_has_another_shape_than_the_first_whose_colour_it_has():
+    first, seventh = (str(marker(f"m{number}", 0, 0)).replace(f"m{number}", "m") for number in (0, 6))
+    assert first != seventh

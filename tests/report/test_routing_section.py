@@ -22,7 +22,7 @@ def routed(load=LOAD):
         "sets": {"japanese": {"language": "ja", **row}, "english": {"language": "en", **row}},
         "specialisation": [
             {"step": 0, "by_dataset": [0.0, 0.1], "by_language": [0.0, 0.1]},
-            {"step": 9, "by_dataset": [0.2, 0.5], "by_language": [0.2, 0.4]},
+            {"step": 9, "by_dataset": [0.2, 0.5], "by_language": [0.2, 0.4], "by_domain": [0.1, 0.3]},
         ],
     }
 
@@ -53,6 +53,7 @@ def test_routing_is_drawn_with_its_dead_expert_and_the_layer_that_tells_sets_apa
     assert "2.7500" in page
     (view,) = routing(read_run(directory), Palette(("adapted",))).stages
     assert view.by_dataset == pytest.approx(0.35)
+    assert "by language 0.300, by domain 0.200" in page
     assert [one.dead for one in view.sets] == [1, 1]
     assert view.sets[0].shares == tuple(LOAD[1])
     assert [figure.panel for figure in view.figures] == [False, True, True]
@@ -112,7 +113,13 @@ def test_seeds_of_an_arm_are_taken_together_with_students_interval(new_run):
         "dense": 3,
         "drop": 3,
     }
-    (figure,) = seeds(run)
+    (view,) = seeds(run)
+    figure = view.figure
+    low, high = view.ends
+    assert (low.name, low.mean, low.difference, low.difference_ends) == ("drop", 1.8, None, None)
+    # seed by seed 0.2, 0.3, 0.4: the same interval about 0.3
+    assert (high.name, high.seeds, high.difference) == ("dense", 3, pytest.approx(0.3))
+    assert high.difference_ends == pytest.approx((0.3 - 0.2484, 0.3 + 0.2484), abs=1e-4)
     # 2.1 with 4.303 · 0.1 / sqrt(3) = 0.248 on both sides
     assert "dense: 2.100 at the end" in str(figure.wide)
     assert "1.852" in str(figure.wide)

@@ -264,3 +264,29 @@ def test_biases_even_out_a_lopsided_router_that_nobody_trains():
         biases_LE = next_biases(biases_LE, counts_E[None], 1e-3)
     assert worst[0] > 1.3
     assert worst[-1] < 1.05
+
+
+def end_of_balancing(experts, chosen, rate, steps=250, tokens=512):
+    """Load of the busiest expert over the mean, less 1: at the start, and over the last 50 steps.
+
+    Softmax routers over skewed logits that nothing else moves; the mean over the steps of the last 50.
+    """
+    draw = torch.Generator().manual_seed(0)
+    skew_E = torch.randn(experts, generator=draw) * 0.25
+    biases_LE, excess = torch.zeros(1, experts), []
+    for _ in range(steps):
+        probabilities_SE = (torch.randn(tokens, experts, generator=draw) * 0.5 + skew_E).softmax(dim=-1)
+        experts_SK = (probabilities_SE + biases_LE).topk(chosen, dim=-1).indices
+        counts_E = torch.bincount(experts_SK.flatten(), minlength=experts)
+        excess.append(float(counts_E.max() / counts_E.double().mean() - 1))
+        biases_LE = next_biases(biases_LE, counts_E[None], rate)
+    return excess[0], sum(excess[-50:]) / 50
+
+
+@pytest.mark.parametrize(("experts", "chosen"), [(8, 2), (128, 8)])
+def test_biases_even_out_a_softmax_router_with_steps_of_a_hundredth_of_its_mean_probability(experts, chosen):
+    began, ended = end_of_balancing(experts, chosen, 0.01 / experts)
+    _, coarse = end_of_balancing(experts, chosen, 0.01)
+    assert ended < began / 3
+    if experts > 8:
+        assert coarse > 2 * ended  # a step as large as the probabilities only turns the load around

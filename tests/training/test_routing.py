@@ -17,8 +17,10 @@ from tsugiki.models.moe import Routing
 from tsugiki.training import loop
 from tsugiki.training.checkpoint_files import checkpoint_directories, read_checkpoint
 from tsugiki.training.export import export_checkpoint
-from tsugiki.training.routing import Watched, by_language, entropy, load_row, specialisation
-from tsugiki.training.telemetry import BIAS_FILE, read_biases, write_biases
+from tsugiki.training.routing import Watched, by_label, entropy, load_row, specialisation
+from tsugiki.training.stage import Config
+from tsugiki.training.telemetry import BIAS_FILE, _apart, read_biases, write_biases
+from tsugiki.training.validation import ValidationSet
 
 MIXTURE = {
     "model": {"preset": "mixtral-nano", "hidden_size": 32, "head_dim": 8},
@@ -28,6 +30,9 @@ MIXTURE = {
     "validation_bytes": 2000,
     "validation_points": 2,
 }
+
+
+DOMAINS = {"domains": {"english": "web"}}
 
 
 def test_entropy_is_that_of_the_softmax_even_where_a_probability_is_zero():
@@ -81,14 +86,41 @@ def test_specialisation_lies_between_0_and_1_whatever_the_loads_and_their_order(
 
 def test_languages_are_means_of_their_sets():
     loads = {name: np.array([[share, 1 - share]]) for name, share in (("a", 0.2), ("b", 0.4), ("c", 1.0))}
-    found = by_language(loads, {"a": "ja", "b": "ja", "c": ""})
+    found = by_label(loads, {"a": "ja", "b": "ja", "c": ""})
     assert {language: load.round(9).tolist() for language, load in found.items()} == {"ja": [[0.3, 0.7]]}
+
+
+def watched_sets(*kinds):
+    """(name, language, domain, load of one layer's experts) as `_apart` takes them."""
+    return [
+        (ValidationSet(name, None, 1, language, domain), Watched(np.array([load]), *np.ones((3, 1))))
+        for name, language, domain, load in kinds
+    ]
+
+
+def test_experts_that_tell_kinds_of_text_apart_are_found_whatever_the_language():
+    wiki, code = [8.0, 8.0, 0.0, 0.0], [0.0, 0.0, 8.0, 8.0]
+    apart = _apart(
+        watched_sets(
+            ("wiki-ja", "ja", "wiki", wiki), ("wiki-en", "en", "wiki", wiki),
+            ("code-ja", "ja", "code", code), ("code-en", "en", "code", code),
+        )
+    )  # fmt: skip
+    assert apart["by_domain"] == pytest.approx([0.5**0.5], abs=1e-6)
+    assert apart["by_language"] == [0.0]
+    own = _apart(watched_sets(("a", "", "a", wiki), ("b", "", "b", code)))
+    assert (own["by_dataset"], own["by_domain"]) == (apart["by_domain"], [])  # the sets are the domains
+
+
+def test_domains_are_of_validation_sets_only():
+    with pytest.raises(ValueError, match="domains names news, which"):
+        Config.model_validate({"model": "m", "data": {"a": 1}, "tokens": 4096, "domains": {"news": "news"}})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, run_stage, scratch):
     directory = tmp_path_factory.mktemp("whole")
-    return directory, run_stage(directory, {**scratch, **MIXTURE})
+    return directory, run_stage(directory, {**scratch, **MIXTURE, **DOMAINS})
 
 
 def steps_of(directory):
@@ -113,9 +145,9 @@ def test_run_that_is_interrupted_goes_on_with_its_biases_to_the_bit(
 
     monkeypatch.setattr(loop, "_take_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_stage(tmp_path, {**scratch, **MIXTURE})
+        run_stage(tmp_path, {**scratch, **MIXTURE, **DOMAINS})
     monkeypatch.undo()
-    again = run_stage(tmp_path, {**scratch, **MIXTURE})
+    again = run_stage(tmp_path, {**scratch, **MIXTURE, **DOMAINS})
     assert (tmp_path / BIAS_FILE).read_bytes() == (directory / BIAS_FILE).read_bytes()
     assert again.facts["routing"] == outcome.facts["routing"]
     assert again.facts["router_bias"] == outcome.facts["router_bias"]
@@ -154,6 +186,7 @@ def test_metrics_and_manifest_hold_the_routing_of_training_and_of_every_set(whol
     found = outcome.facts["routing"]
     assert (found["layers"], found["experts"], found["experts_per_token"]) == ([0, 1], 4, 2)
     assert found["sets"]["japanese"]["load"] == routed[-1]["load"]
+    assert [one["domain"] for one in found["sets"].values()] == ["web", "japanese"]
     assert found["specialisation"][-1]["by_dataset"] == apart[-1]["by_dataset"]
     steps = steps_of(directory)
     assert {"load_entropy", "router_entropy", "dead_experts"} <= steps[1].keys()

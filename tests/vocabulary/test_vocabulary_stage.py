@@ -141,6 +141,18 @@ def test_run_killed_at_any_moment_then_repeated_gives_the_same_bytes(finished, c
     assert content_files(tmp_path) == content_files(finished[1])
 
 
+def test_run_on_a_mixture_with_a_shared_expert_changes_the_rows_only(extend, make_base):
+    sparse = make_base(family="qwen2_moe", moe=preset("qwen2-moe-nano").moe)
+    outcome, root = extend(sparse)
+    assert outcome.facts["old_text_parity"]["max_abs_logit_difference"] == 0.0
+    assert outcome.facts["transformers_parity"]["max_abs_difference"] <= 1e-5
+    before, after = (dict(read_tensors(one / "model.safetensors")) for one in (sparse, root))
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert after["model.embed_tokens.weight"].shape == (560, 64)
+
+
 def test_run_rounds_up_to_the_multiple_with_real_pieces(extend, base):
     outcome, root = extend(base, add=101, multiple_of=16)
     assert vocabulary_size(root) == 464  # 360 + 101 = 461 -> 29 · 16

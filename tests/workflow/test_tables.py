@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tsugiki.errors import Problem
@@ -40,3 +41,15 @@ def test_plan_tells_memory_of_machine_and_devices_apart_and_what_it_could_not_re
     assert "on each device" in summary
     assert "Not reckoned in: 4 of them" in summary
     assert said.count("its files are not on this machine") == 1
+
+
+def test_plan_tells_core_hours_in_words_and_as_data(tmp_path, capsys):
+    plan = make_plan(build_graph(load_recipe(ROOT / "recipes" / "swallow-llama2-7b.yaml")), tmp_path / "run")
+    corpus = next(stage for stage in plan.stages if stage.kind == "corpus")
+    forecast = replace(corpus.forecast, facts={**corpus.forecast.facts, "core_hours": 35_054.5})
+    stages = tuple(replace(one, forecast=forecast) if one is corpus else one for one in plan.stages)
+    print_plan(replace(plan, stages=stages))
+    assert "\nCore hours: 35.1k.\n" in capsys.readouterr().out
+    found = {stage["name"]: stage for stage in replace(plan, stages=stages).as_dict()["stages"]}
+    assert found[corpus.name]["core_hours"] == 35_054.5
+    assert found[corpus.name]["device_hours"] is None

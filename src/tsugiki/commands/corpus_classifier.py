@@ -82,6 +82,7 @@ def train_classifier(
     from tsugiki.corpus.classifier.model import CARD_FILE, save_classifier
     from tsugiki.corpus.classifier.samples import collect, texts_of
     from tsugiki.corpus.classifier.training import train
+    from tsugiki.corpus.formats import fault_in_words
     from tsugiki.corpus.read import Tally
 
     if (out / CARD_FILE).exists() and not overwrite:
@@ -104,7 +105,7 @@ def train_classifier(
         tally = Tally()
         sets.append(collect(texts_of(paths, tally), settings.features, settings.maximum_documents, tally))
         for warning in tally.warnings[:_SHOWN]:
-            sys.stderr.write(f"passed over: {warning}\n")
+            sys.stderr.write(f"passed over: {fault_in_words(warning)}\n")
     trained = train(sets[0], sets[1], settings)
     save_classifier(trained.classifier, trained.metrics, out)
     card = trained.classifier.card

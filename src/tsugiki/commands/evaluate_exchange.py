@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from tsugiki.commands.terminal import Json, print_json
 
@@ -39,7 +41,7 @@ def import_(logs: Path, *, out: Path, json: Json = False) -> None:
 
 
 def export(
-    tasks: list[str],
+    tasks: Annotated[list[str], Parameter(negative="")],
     *,
     out: Path,
     data: str | None = None,

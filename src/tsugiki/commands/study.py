@@ -115,7 +115,12 @@ def _study(
 
     name, table, budgets = asked_table(tables, reading)
     asked = asked_of(method, compute)
-    found = study_factors(table, asked, benchmarks=reading.benchmarks, budgets=budgets)
+    items = None
+    if method.resample == "items":
+        from tsugiki.study.item_noise import items_of
+
+        items = items_of(tables, table)
+    found = study_factors(table, asked, benchmarks=reading.benchmarks, budgets=budgets, items=items)
     scaled = None
     if budgets is not None and compute is not None:
         scaled = study_scaling(found, budgets, asked, shares=asked_shares(compute, reading))

@@ -73,7 +73,10 @@ class Method:
     rotation: Annotated[Literal["none", "varimax", "promax"], Parameter(help="Rotate the components.")] = (
         "none"
     )
-    resample: Annotated[Literal["models", "families"], Parameter(help="What the bootstrap draws.")] = "models"
+    resample: Annotated[
+        Literal["models", "families", "items"],
+        Parameter(help="What the bootstrap draws; items: of evaluate artifacts, the models fixed."),
+    ] = "models"
     impute: Annotated[int, Parameter(help="Components that fill missing scores in.")] = 1
     confidence: Annotated[float, Parameter(help="Of the intervals of correlations.")] = 0.95
     draws: Annotated[int, Parameter(help="Draws of the bootstrap.")] = 2000

@@ -65,7 +65,8 @@ def export(
         out: Directory of the model; must not exist.
         step: Take the checkpoint after so many steps; `tsugiki train checkpoints` lists them.
         precision: Type of the written weights.
-        no_check: Skip the comparison with transformers, which holds the whole model in memory.
+        no_check: Skip the comparison with transformers, which holds the model in memory, or as many of its
+            layers as fit.
         json: Print JSON.
     """
     import torch
@@ -79,7 +80,9 @@ def export(
     if json:
         print_json({"model": str(out), "step": step_of(directory), "max_abs_difference": difference})
         return
-    proof = "not checked" if parity is None else f"logits within {difference:.1e} of transformers'"
+    proof = "not checked"
+    if parity is not None:
+        proof = f"logits{parity.note} within {parity.max_abs_difference:.1e} of transformers'"
     print(f"{out}: the model after step {exact(step_of(directory))} ({proof})")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from tsugiki.corpus.read import read_records
 from tsugiki.corpus.texts import read_texts
 from tsugiki.errors import InputError
 
-__all__ = ["SUFFIXES", "Kind", "Limits", "Page", "Tally", "Text", "kind_of", "read_items"]
+__all__ = ["SUFFIXES", "Kind", "Limits", "Page", "Tally", "Text", "fault_in_words", "kind_of", "read_items"]
 
 Kind = Literal["warc", "wet", "jsonl", "parquet"]
 
@@ -39,6 +39,16 @@ def kind_of(name: str) -> Kind | None:
     """The kind of a file by its name, in any case; None for one that isn't read."""
     lower = name.lower()
     return next((kind for suffix, kind in _ENDINGS if lower.endswith(suffix)), None)
+
+
+def fault_in_words(warning: Mapping[str, str | int]) -> str:
+    """A warning of a tally as a line: file, place, what was seen.
+
+    Its offset is a byte of a WARC or WET file, else a row's number from 0; people count lines from 1.
+    """
+    file, offset = str(warning["file"]), int(warning["offset"])
+    places = {"jsonl": f"line {offset + 1}", "parquet": f"row {offset + 1}"}
+    return f"{file}, {places.get(kind_of(file) or '', f'byte {offset}')}: {warning['message']}"
 
 
 def read_items(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,8 @@ def _gather(units: Sequence[Path], toolbox: Any) -> tuple[UnitStatistics, Histog
 
 def _note(out: Workspace, statistics: UnitStatistics, files: Sequence[InputFile], seconds: float) -> None:
     """Into metrics.jsonl what forecasts of larger corpora need, into the log what a person looks for."""
+    from tsugiki.corpus.formats import fault_in_words
+
     out.metrics.append(
         step="units",
         files=len(files),
@@ -235,22 +237,15 @@ def _note(out: Workspace, statistics: UnitStatistics, files: Sequence[InputFile]
     )
     out.log.info("read %d records of %d files in %.1f s", statistics.records, len(files), seconds)
     for warning in statistics.warnings:
-        out.log.warning("%s", _fault(warning))
+        out.log.warning("%s", fault_in_words(warning))
     if statistics.warned > len(statistics.warnings):
         out.log.warning("and %d more", statistics.warned - len(statistics.warnings))
 
 
-def _fault(warning: Mapping[str, str | int]) -> str:
-    """A fault in words. Its offset is a byte of a WARC or WET file, else a row's number from 0."""
-    from tsugiki.corpus.formats import kind_of
-
-    file, offset = str(warning["file"]), int(warning["offset"])
-    places = {"jsonl": f"line {offset + 1}", "parquet": f"row {offset + 1}"}
-    return f"{file}, {places.get(kind_of(file) or '', f'byte {offset}')}: {warning['message']}"
-
-
 def _check(config: Config, statistics: UnitStatistics, files: int) -> None:
     """No page, no page of the language, none that passes: each with what was seen instead."""
+    from tsugiki.corpus.formats import fault_in_words
+
     reached = statistics.documents
     if not reached["pages"]:
         seen = (
@@ -261,7 +256,7 @@ def _check(config: Config, statistics: UnitStatistics, files: int) -> None:
             hint="; ".join(
                 [
                     "check that the files are the right ones and whole",
-                    *(f"the first fault: {_fault(warning)}" for warning in statistics.warnings[:1]),
+                    *(f"the first fault: {fault_in_words(warning)}" for warning in statistics.warnings[:1]),
                 ]
             ),
         )

@@ -138,6 +138,7 @@ def answer_share(
         sum(len(unit.items) for unit in some)
         for some in (mine, [unit for unit in mine if unit.name in finished])
     )
+    asked = _items_asked(units)
     backend: Backend | None = None
     loaded = ""
     answered: list[Row] = []
@@ -149,7 +150,8 @@ def answer_share(
             backend = None  # free the memory of the last model before the next one is loaded
             backend, loaded = checked(load[unit.model](), unit.model), unit.model
         begun = time.monotonic()
-        rows = [{"model": unit.model, **row} for row in _ask(unit.task, backend, unit.items)]
+        most = maximum_error_share * asked[unit.model, unit.task.name, unit.items[0].dataset]
+        rows = [{"model": unit.model, **row} for row in _ask(unit.task, backend, unit.items, most)]
         with atomic_path(_file(directory, unit)) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
         done += len(unit.items)
@@ -159,21 +161,38 @@ def answer_share(
             _check_errors(answered, units, maximum_error_share)
 
 
-def _ask(task: Task, backend: Backend, items: Sequence[Item]) -> list[Row]:
-    """The items' rows. Where an answer is missing they are asked one by one, to find whose it is."""
+def _ask(task: Task, backend: Backend, items: Sequence[Item], most_errors: float) -> list[Row]:
+    """The items' rows. Where an answer is missing they are asked one by one, to find whose it is.
+
+    Where more than `most_errors` have none, the rest is not asked: a server that is down takes its time.
+    """
     try:
         return task.rows(backend, items)
     except AnswerError as error:
         if len(items) == 1:
             return [base_row(items[0]) | {"error": error.message}]
-    return [row for item in items for row in _ask(task, backend, [item])]
+    rows: list[Row] = []
+    errors = 0
+    for item in items:
+        found = _ask(task, backend, [item], most_errors)
+        rows += found
+        errors += any(row.get("error") for row in found)
+        if errors > most_errors:
+            break
+    return rows
+
+
+def _items_asked(units: Sequence[Unit]) -> Counter[tuple[str, str, str]]:
+    """Items by model, task and dataset."""
+    asked: Counter[tuple[str, str, str]] = Counter()
+    for unit in units:
+        asked[unit.model, unit.task.name, unit.items[0].dataset] += len(unit.items)
+    return asked
 
 
 def _check_errors(rows: Sequence[Row], units: Sequence[Unit], maximum_share: float) -> None:
     """Raise StageError where a model left more of a task's items without an answer than may be."""
-    asked: Counter[tuple[str, str, str]] = Counter()
-    for unit in units:
-        asked[unit.model, unit.task.name, unit.items[0].dataset] += len(unit.items)
+    asked = _items_asked(units)
     failed: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.get("error"):

@@ -20,9 +20,11 @@ from tsugiki.study.factors import (
     bootstrap,
     parallel_analysis,
     principal_components,
+    stability_of_tables,
 )
 from tsugiki.study.findings import Finding
 from tsugiki.study.imputation import imputation_findings, impute
+from tsugiki.study.item_noise import Items, drawn_tables, item_findings
 from tsugiki.study.rotation import Rotated, rotate
 from tsugiki.study.scaling import Scaling, scaling, usable_models
 from tsugiki.study.sensitivity import Sensitivity, assumed_shares, read_shares, sensitivity
@@ -40,10 +42,10 @@ class Asked:
 
     components: 0 for as many as parallel analysis keeps, three at least where there are so many.
 
-    resample: what the bootstrap of the factors draws, `models` or `families` (which needs budgets with
-    families). imputing: components that fill gaps in. factor: how far tokens of rows flagged X may be off
-    where there is no file of shares. draws, noise_draws, share_draws, wild_draws: of the bootstrap, parallel
-    analysis, sensitivity, and tests.
+    resample: what the bootstrap of the factors draws, `models`, `families` (which needs budgets with
+    families) or `items` (of evaluate artifacts, the models fixed). imputing: components that fill gaps in.
+    factor: how far tokens of rows flagged X may be off where there is no file of shares. draws, noise_draws,
+    share_draws, wild_draws: of the bootstrap, parallel analysis, sensitivity, and tests.
     """
 
     components: int = 0
@@ -110,11 +112,13 @@ def study_factors(
     *,
     benchmarks: Path | None = None,
     budgets: Budgets | None = None,
+    items: Mapping[str, Items] | None = None,
 ) -> FactorStudy:
     """Checks, correlations, components, rotation.
 
-    benchmarks: a file of facts of one's own (languages, chance). budgets: for --resample families. Raises
-    InputError for options that don't fit the table, DataError for gaps that can't be filled.
+    benchmarks: a file of facts of one's own (languages, chance). budgets: for --resample families; items: for
+    --resample items (`item_noise.items_of`). Raises InputError for options that don't fit the table, DataError
+    for gaps that can't be filled.
     """
     _check_asked(table, asked, budgets)
     known = known_benchmarks(table.benchmarks, benchmarks)
@@ -128,9 +132,16 @@ def study_factors(
     most = min(len(table.benchmarks), len(table.models) - 1)
     components = min(asked.components or max(parallel.kept, _LEAST_COMPONENTS), most)
     clusters = budgets.families if budgets is not None and asked.resample == "families" else None
-    stability = bootstrap(
-        imputed.scores_MB, factors, components, draws=asked.draws, seed=asked.seed, clusters=clusters
-    )
+    if asked.resample == "items":
+        if not items:
+            raise InputError("no items are known", hint="name directories that tsugiki evaluate made")
+        tables = drawn_tables(imputed.scores_MB, table, items, asked.draws, asked.seed)
+        stability = stability_of_tables(tables, factors, components)
+        findings += item_findings(table, items)
+    else:
+        stability = bootstrap(
+            imputed.scores_MB, factors, components, draws=asked.draws, seed=asked.seed, clusters=clusters
+        )
     if stability.left_out:
         said = f"{stability.left_out} of {stability.draws} draws had no spread on some benchmark: left out"
         findings.append(Finding("bootstrap", said))

@@ -16,7 +16,7 @@ from tsugiki.artifacts.scores import COMPARISON, read_scores
 from tsugiki.study.findings import Finding
 from tsugiki.study.reading import Cell, RawTable
 
-_BITS: Final = "bits-per-byte"
+BITS: Final = "bits-per-byte"
 _COLUMNS: Final = ("model", "task", "dataset", "item", "score", "nll_nats", "bytes", "sums")
 
 
@@ -34,8 +34,8 @@ def read_artifact(directory: Path) -> tuple[RawTable, list[Finding]]:
     unscored: dict[tuple[str, str], int] = defaultdict(int)
     corpus: set[str] = set()
     for row in rows:
-        key = (row["model"], _name(row["task"], row["dataset"]))
-        if row["task"] == _BITS:
+        key = (row["model"], column_name(row["task"], row["dataset"]))
+        if row["task"] == BITS:
             if row["nll_nats"] is not None and row["bytes"]:
                 bits[key][0] += row["nll_nats"] / math.log(2)
                 bits[key][1] += row["bytes"]
@@ -63,11 +63,12 @@ def _corpus_values(directory: Path) -> dict[tuple[str, str], float]:
     for task in read_json(path).get("tasks", []):
         for model, entry in task["by_model"].items():
             if task.get("corpus") and entry["value"] is not None:
-                found[model, _name(task["task"], task["dataset"])] = float(entry["value"])
+                found[model, column_name(task["task"], task["dataset"])] = float(entry["value"])
     return found
 
 
-def _name(task: str, dataset: str) -> str:
+def column_name(task: str, dataset: str) -> str:
+    """What a task on a dataset is called among the columns."""
     return task if task == dataset else f"{task}/{dataset}"
 
 

@@ -7,7 +7,7 @@ benchmark with a component), scores = Z V. No rotation; `rotation` has some.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,17 +118,38 @@ def bootstrap(
 
     clusters: one a model; whole clusters are drawn then (models of one family are no independent evidence).
     """
-    from scipy.optimize import linear_sum_assignment
-
     models, benchmarks = scores_MB.shape
-    components = min(components, benchmarks)
     rng = np.random.default_rng(seed)
     weights_RM = _resampled(models, clusters, draws, rng)
-    shares, loadings, cosines = [], [], []
     block = max(1, _CELLS // (benchmarks * max(models, benchmarks)))
-    left_out = 0
-    for start in range(0, draws, block):
-        values, vectors, usable = _components_of(scores_MB, weights_RM[start : start + block])
+    blocks = (
+        _components_of(scores_MB[None], weights_RM[start : start + block]) for start in range(0, draws, block)
+    )
+    return _stability(blocks, factors, min(components, benchmarks), draws)
+
+
+def stability_of_tables(tables_RMB: Array, factors: Factors, components: int) -> Stability:
+    """The same over tables that were drawn otherwise (`item_noise.drawn_tables`), all models in each."""
+    draws, models, benchmarks = tables_RMB.shape
+    block = max(1, _CELLS // (benchmarks * max(models, benchmarks)))
+    blocks = (
+        _components_of(
+            tables_RMB[start : start + block], np.ones((min(block, draws - start), models), dtype=np.int64)
+        )
+        for start in range(0, draws, block)
+    )
+    return _stability(blocks, factors, min(components, benchmarks), draws)
+
+
+def _stability(
+    blocks: Iterable[tuple[Array, Array, NDArray[np.bool_]]], factors: Factors, components: int, draws: int
+) -> Stability:
+    """Components of each draw matched to those of the table, in order and sign, and their spread."""
+    from scipy.optimize import linear_sum_assignment
+
+    shares, loadings, cosines = [], [], []
+    left_out, benchmarks = 0, len(factors.eigenvalues_B)
+    for values, vectors, usable in blocks:
         left_out += int((~usable).sum())
         for value_B, vector_BB in zip(values, vectors, strict=True):
             cosine = factors.vectors_BK[:, :components].T @ vector_BB[:, :components]
@@ -162,11 +183,13 @@ def _resampled(
     return counts_RN[:, [names.index(name) for name in clusters]]
 
 
-def _components_of(scores_MB: Array, weights_RM: NDArray[np.int64]) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _components_of(
+    scores_RMB: Array, weights_RM: NDArray[np.int64]
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Eigenvalues and vectors of each draw's correlation matrix, the largest first; which draws have any."""
     share_RM = weights_RM / weights_RM.sum(axis=1, keepdims=True)
-    mean_RB = share_RM @ scores_MB
-    centred_RMB = scores_MB[None] - mean_RB[:, None]
+    mean_RB = (share_RM[:, None] @ scores_RMB)[:, 0]
+    centred_RMB = scores_RMB - mean_RB[:, None]
     covariance = np.matmul(centred_RMB.transpose(0, 2, 1) * share_RM[:, None], centred_RMB)
     variance_RB = np.einsum("rbb->rb", covariance)
     usable = (variance_RB > _WHOLE).all(axis=1)

@@ -245,7 +245,7 @@ def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
 
 
 def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -> list[ValidationSet]:
-    return [
+    sets = [
         validation_set(
             name,
             sample_texts(inputs.path(name), config.validation_bytes),
@@ -255,6 +255,7 @@ def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -
         )
         for name in config.validation
     ]
+    return [replace(one, domain=config.domains.get(one.name, one.name)) for one in sets]
 
 
 def _run_identity(config: Config, tokenizer: TextTokenizer, shape: DecoderConfig, mixture: Mixture) -> str:

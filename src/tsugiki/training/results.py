@@ -137,7 +137,7 @@ def outcome_of(
         "tokenizer": tokenizer_name(plan.config, facts_of_model(plan.config, inputs)),
         "tokenizer_sha256": plan.tokenizer.sha256,
         "sources": _sources(plan.mixture.shares, counters),
-        "parity": {"max_abs_difference": parity.max_abs_difference, "tolerance": parity.tolerance},
+        "parity": asdict(parity),
         "first_loss": counters.first_loss,
         "final_loss": counters.final_loss,
         "validation": counters.validation,

@@ -130,15 +130,15 @@ def specialisation(loads: Sequence[NDArray[np.float64]]) -> list[float]:
     return found
 
 
-def by_language(
-    loads: Mapping[str, NDArray[np.float64]], languages: Mapping[str, str]
+def by_label(
+    loads: Mapping[str, NDArray[np.float64]], labels: Mapping[str, str]
 ) -> dict[str, NDArray[np.float64]]:
-    """The mean load of the sets of each language, sets counted alike; those without one are left out."""
+    """The mean load of the sets of each language or domain, sets counted alike; without one: left out."""
     groups: dict[str, list[NDArray[np.float64]]] = {}
     for name, load_LE in loads.items():
-        if languages.get(name):
-            groups.setdefault(languages[name], []).append(load_LE)
-    return {language: np.mean(group, axis=0) for language, group in groups.items()}
+        if labels.get(name):
+            groups.setdefault(labels[name], []).append(load_LE)
+    return {label: np.mean(group, axis=0) for label, group in groups.items()}
 
 
 def _entropies(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -179,6 +179,12 @@ class Config(StageConfig):
     validation: tuple[str, ...] = Field(
         default=(), description="Documents whose held-out part is measured in bits per byte while training."
     )
+    domains: dict[str, str] = Field(
+        default={},
+        description="What kind of text each of `validation` is, such as {wiki-ja: wiki, wiki-en: wiki, "
+        "news-ja: news}: a mixture's experts are watched for how far they tell these apart, whatever the "
+        "language. A set that is not named is a domain of its own.",
+    )
     validation_points: int = Field(
         default=4, ge=1, description="Measurements after the one before the first step, the last at the end."
     )
@@ -292,6 +298,12 @@ class Config(StageConfig):
                 )
         if self.end_learning_rate > self.learning_rate:
             raise ValueError("min_learning_rate is above learning_rate")
+        return self
+
+    @model_validator(mode="after")
+    def _domains_are_of_validation_sets(self) -> Self:
+        if others := set(self.domains) - set(self.validation):
+            raise ValueError(f"domains names {', '.join(sorted(others))}, which `validation` does not")
         return self
 
     @model_validator(mode="after")

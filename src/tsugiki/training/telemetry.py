@@ -2,7 +2,7 @@
 
 Rows of metrics with `event: routing` hold, by sparse layer, load and entropies of one validation set, or of
 the training text since the row before (`dataset: null`); rows with `event: specialisation` how far the
-experts tell the sets, and the languages of the sets, apart (`routing`). The manifest has the last ones too.
+experts tell the sets, and their languages and domains, apart (`routing`). The manifest has the last ones too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.errors import InputError
 from tsugiki.models.config import DecoderConfig
 from tsugiki.training.routers import Routers, watched
-from tsugiki.training.routing import Watched, by_language, load_of, load_row, specialisation
+from tsugiki.training.routing import Watched, by_label, load_of, load_row, specialisation
 
 if TYPE_CHECKING:
     from tsugiki.training.loop import Counters
@@ -92,7 +92,10 @@ class Routed:
         if training is not None:
             out.metrics.append(event="routing", after_step=step, dataset=None, **training)
         counters.expert_tokens = np.zeros_like(np.asarray(counters.expert_tokens)).tolist()
-        rows = {one.name: {"language": one.language, **found.as_row()} for one, found in sets}
+        rows = {
+            one.name: {"language": one.language, "domain": one.domain, **found.as_row()}
+            for one, found in sets
+        }
         for name, row in rows.items():
             out.metrics.append(event="routing", after_step=step, dataset=name, **row)
         kept: dict[str, Any] = {
@@ -119,12 +122,14 @@ class Routed:
 
 
 def _apart(sets: Sequence[tuple[ValidationSet, Watched]]) -> dict[str, list[float]]:
-    """NMI by layer between validation set and expert, and between language and expert."""
+    """NMI by layer between expert and validation set, language, and domain (where some sets share one)."""
     loads = {one.name: load_of(found.counts_LE) for one, found in sets}
-    languages = by_language(loads, {one.name: one.language for one, _ in sets})
+    languages = by_label(loads, {one.name: one.language for one, _ in sets})
+    domains = by_label(loads, {one.name: one.domain for one, _ in sets})
     return {
         "by_dataset": specialisation(list(loads.values())),
         "by_language": specialisation(list(languages.values())) if len(languages) > 1 else [],
+        "by_domain": specialisation(list(domains.values())) if 1 < len(domains) < len(loads) else [],
     }
 
 

@@ -35,6 +35,8 @@ class ValidationSet:
     target_bytes: int
     language: str = ""
     """As the corpus has it; empty where it does not say."""
+    domain: str = ""
+    """What kind of text it is, as the configuration says; the set's name otherwise."""
 
 
 def sample_texts(directory: Path, maximum_bytes: int) -> list[str]:

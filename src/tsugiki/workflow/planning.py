@@ -74,6 +74,8 @@ class Plan:
                     "seconds": stage.forecast.seconds,
                     "memory_bytes": stage.forecast.memory_bytes,
                     "disk_bytes": stage.forecast.disk_bytes,
+                    "core_hours": stage.forecast.facts.get("core_hours"),
+                    "device_hours": stage.forecast.facts.get("device_hours"),
                 }
                 for stage in self.stages
             ],

@@ -84,8 +84,10 @@ def _what_is_ahead(plan: Plan) -> str:
     text = f"To do: {len(ahead)} stages, {', '.join(parts)}."
     if unknown:
         text += f" Not reckoned in: {unknown} of them, whose time can't be told."
-    hours = sum(float(forecast.facts.get("device_hours", 0)) for forecast in ahead)
-    return text + (f"\nDevice hours: {amount(hours)}." if hours else "")
+    for fact, title, least in (("core_hours", "Core hours", 1.0), ("device_hours", "Device hours", 0.0)):
+        hours = sum(float(forecast.facts.get(fact, 0)) for forecast in ahead)
+        text += f"\n{title}: {amount(hours)}." if hours > least else ""
+    return text
 
 
 def _on_accelerator(forecast: Forecast) -> bool:

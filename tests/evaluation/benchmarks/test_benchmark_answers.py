@@ -88,7 +88,9 @@ def test_jcommonsenseqa_space_before_the_digit_costs_the_published_run_its_answe
 
 
 def test_gsm8k_number_without_its_mark_counts_in_the_corrected_number_only():
-    rows = rows_of("gsm8k", Known([" 7*8=56, 56-6=50\n#### 50", " so there are 3700.", " #### 60.0"]))
+    answers = Known([" 7*8=56, 56-6=50\n#### 50", " so there are 3700.", " #### 60.0"])
+    assert scores(rows_of("gsm8k", answers), "published_metric") == [1, 0, 0]
+    rows = rows_of("gsm8k", answers, "published")
     assert scores(rows) == [1, 1, 1]
     assert scores(rows, "published") == [1, 0, 0]
     assert scores(rows, "flexible") == [1, 1, 0]

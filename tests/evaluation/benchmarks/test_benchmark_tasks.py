@@ -154,6 +154,7 @@ def test_prompt_of_xwino_puts_both_candidates_before_one_ending():
 
 def test_published_caps_are_tokens_and_corrected_ones_are_bytes():
     caps = {"jcommonsenseqa": 1, "jmmlu": 1, "jemhopqa": 15, "niilc": 180, "jsquad": 25, "bbh": 1024}
+    caps |= {"gsm8k": 256}
     caps |= {"mgsm-ja": 256, "wmt20-en-ja": 256, "humaneval": "1024 - prompt", "xlsum-ja": "gold + 10"}
     assert {name: published(name).generation.maximum_tokens for name in caps} == caps
     for name in caps:

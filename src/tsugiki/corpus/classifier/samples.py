@@ -61,7 +61,7 @@ class DocumentSet:
 def texts_of(paths: Sequence[Path], tally: Tally) -> Iterator[str]:
     """The texts of corpus artifacts (training split), .jsonl and .parquet files, or folders of such files.
 
-    Raises InputError where a path holds no documents.
+    Raises InputError where a path is missing or holds no documents.
     """
     for path in paths:
         if (path / KEPT).is_dir():
@@ -72,7 +72,7 @@ def texts_of(paths: Sequence[Path], tally: Tally) -> Iterator[str]:
         files = [file for file in files if file.name.endswith(TEXT_SUFFIXES) and file.is_file()]
         if not files:
             raise InputError(
-                f"{path} holds no documents",
+                f"{path} holds no documents" if path.exists() else f"{path} does not exist",
                 hint=f"name a corpus artifact, or files of the kinds {', '.join(TEXT_SUFFIXES)}",
             )
         for file in files:

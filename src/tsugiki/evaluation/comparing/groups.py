@@ -126,7 +126,7 @@ def _check_finite(numerator_IM: Array, heads: Sequence[Row], models: Sequence[st
     item, model = np.argwhere(~np.isfinite(numerator_IM))[0].tolist()
     row = heads[item]
     raise DataError(
-        f'{row["task"]} on "{row["dataset"]}": the score of {models[model]} is not finite (item {row["item"]})',
+        f'{row["task"]} on "{row["dataset"]}": a score of {models[model]} is not finite, item {row["item"]}',
         hint="a model that gives NaN can't be compared: look at its training loss and its weights",
     )
 

@@ -24,6 +24,7 @@ from tsugiki.report.figures.svg import (
 
 Point = tuple[float, float]
 _TOP: Final = 26.0
+_WHOLE: Final = 1e-9
 _BOTTOM: Final = 46.0
 _MOST_POINTS: Final = 500
 _MOST_DOTS: Final = 1500
@@ -78,6 +79,8 @@ def line_chart(
     x = Scale(x_low, x_high, left, canvas.width - 18)
     y = Scale(y_low, y_high, height - _BOTTOM, _TOP)
     x_ticks = nice_ticks(x_low, x_high, max(2, int((canvas.width - left) // 90)))
+    if all(px == int(px) for px, _ in every):  # there is no layer 0.5
+        x_ticks = [tick for tick in x_ticks if abs(tick - round(tick)) < _WHOLE] or x_ticks
     parts = [line(left, y(tick), canvas.width - 18, y(tick), "grid") for tick in y_ticks]
     parts += [
         label(text, left - 7, y(tick) + 4, "tick", "end")

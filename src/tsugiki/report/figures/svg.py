@@ -77,8 +77,12 @@ def fit(content: str, width: float, font_size: float = LABEL_SIZE) -> str:
 
 
 def marker(css: str, x: float, y: float, radius: float = 5.0) -> Markup:
-    """The marker of a model: its shape tells it apart in black and white too."""
-    shape = int(css[1:]) % 6 if css[:1] == "m" and css[1:].isdigit() else 0
+    """The marker of a model: its shape tells it apart in black and white too.
+
+    There are six colours and six shapes; from the seventh model on a colour comes back with another shape.
+    """
+    number = int(css[1:]) if css[:1] == "m" and css[1:].isdigit() else 0
+    shape = (number + number // 6) % 6
     r = radius
     outlines = {
         1: [(-r, -r), (r, -r), (r, r), (-r, r)],

@@ -54,6 +54,7 @@ class RoutingView:
     layer: int | None
     by_dataset: float | None
     by_language: float | None
+    by_domain: float | None
     sets: tuple[SetView, ...]
     figures: tuple[Figure, ...]
     biases: tuple[BiasView, ...]
@@ -135,6 +136,7 @@ def _view(stage: Stage, palette: Palette) -> RoutingView | None:
         layer=None if place is None else layers[place],
         by_dataset=_mean(by_layer),
         by_language=_mean(_numbers(last.get("by_language"))),
+        by_domain=_mean(_numbers(last.get("by_domain"))),
         sets=tuple(_set(name, row, loads[name], place or 0) for name, row in sets.items()),
         figures=tuple(_heat_maps(stage, recorded, layers, experts, loads)),
         biases=tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
@@ -15,15 +16,40 @@ from tsugiki.report.run import Run, Stage
 from tsugiki.student import t_quantile
 
 _SEEDED: Final = re.compile(r"(.+)-\d+")
-_COLOURS: Final = 6
+_COLOURS: Final = 12
 _CONFIDENCE: Final = 0.975
 """Of one side: 95 % intervals."""
 Point = tuple[float, float, float, float]
 Group = tuple[Stage, ...]
 
 
-def seeds(run: Run) -> tuple[Figure, ...]:
-    """A figure for each validation set that at least two groups of stages were measured on."""
+@dataclass(frozen=True)
+class End:
+    """Where a group ended: mean over its seeds, and what it is above the lowest group, seed by seed.
+
+    difference: None for the lowest group itself. ends: of 95 % intervals by Student's t.
+    """
+
+    name: str
+    css: str
+    seeds: int
+    mean: float
+    ends: tuple[float, float]
+    difference: float | None
+    difference_ends: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class SeedsView:
+    """A validation set: its curves, and their ends from the lowest mean on."""
+
+    dataset: str
+    figure: Figure
+    ends: tuple[End, ...]
+
+
+def seeds(run: Run) -> tuple[SeedsView, ...]:
+    """Curves and their ends for each validation set that at least two groups of stages were measured on."""
     groups = seed_groups(run.of_kind("train"))
     css = {name: f"m{place % _COLOURS}" for place, name in enumerate(groups)}
     curves: dict[str, dict[str, list[Point]]] = {}
@@ -32,7 +58,12 @@ def seeds(run: Run) -> tuple[Figure, ...]:
             curves.setdefault(dataset, {})[name] = points
     drawn = [(dataset, by_name) for dataset, by_name in curves.items() if len(by_name) > 1]
     return tuple(
-        _figure(place, dataset, by_name, css, groups) for place, (dataset, by_name) in enumerate(drawn)
+        SeedsView(
+            dataset,
+            _figure(place, dataset, by_name, css, groups),
+            _ends(dataset, {name: groups[name] for name in by_name}, css),
+        )
+        for place, (dataset, by_name) in enumerate(drawn)
     )
 
 
@@ -68,6 +99,33 @@ def _curves(group: Group) -> dict[str, list[Point]]:
         if all(len(measured) == len(group) for measured in by_tokens.values())
     }
     return {dataset: points for dataset, points in curves.items() if len(points) > 1}
+
+
+def _ends(dataset: str, groups: Mapping[str, Group], css: Mapping[str, str]) -> tuple[End, ...]:
+    """Bits per byte after the last step, and differences from the lowest group where seeds are shared."""
+    last = {
+        name: {_seed(stage): _last_bits(stage, dataset) for stage in group} for name, group in groups.items()
+    }
+    means = {name: fmean(bits.values()) for name, bits in last.items()}
+    lowest = min(means, key=lambda name: means[name])
+    found = []
+    for name in sorted(means, key=lambda name: means[name]):
+        _, mean, *ends = _point(0.0, list(last[name].values()))
+        shared = [seed for seed in last[name] if seed in last[lowest]]
+        difference, between = None, None
+        if name != lowest and len(shared) > 1:
+            _, difference, *between = _point(0.0, [last[name][seed] - last[lowest][seed] for seed in shared])
+        found.append(
+            End(name, css[name], len(last[name]), mean, (ends[0], ends[1]), difference,
+                (between[0], between[1]) if between else None)
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _last_bits(stage: Stage, dataset: str) -> float:
+    """Of a stage that `_curves` has found measured on the set."""
+    rows = [row for row in facts.rows(stage.facts, "validation") if facts.text(row, "dataset") == dataset]
+    return [bits for row in rows if (bits := facts.number(row, "bits_per_byte")) is not None][-1]
 
 
 def _point(x: float, values: Sequence[float]) -> Point:

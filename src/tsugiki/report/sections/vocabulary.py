@@ -231,10 +231,14 @@ def transformers_proof(parity: Row) -> list[Proof]:
     if difference is None:
         return []
     bound = Markup(", allowed {}").format(scientific(tolerance)) if tolerance is not None else Markup("")
+    layers, all_layers = facts.number(parity, "layers"), facts.number(parity, "all_layers")
+    part = ""
+    if layers is not None and all_layers is not None and layers < all_layers:
+        part = f" (the first {layers:g} of {all_layers:g} layers, as many as memory held)"
     return [
         Proof(
             "Hugging Face transformers loads the model and gives the same logits",
-            Markup("largest difference {}{}").format(scientific(difference), bound),
+            Markup("largest difference {}{}{}").format(scientific(difference), bound, part),
             difference <= tolerance if tolerance is not None else None,
         )
     ]

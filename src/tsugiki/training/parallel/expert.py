@@ -8,7 +8,8 @@ Under tensor parallelism the router sees the part of the sequence that the norms
 routed once, and all processes of the group learn the same decision; then tokens and decisions are gathered,
 each process computes its columns of every expert, and the sums are scattered back along the sequence.
 
-A shared expert is cut as a dense feed-forward is (`tensor`), never spread; its gate sees what the router sees.
+A shared expert is cut as a dense feed-forward is (`tensor`), never spread; its gate sees what the router
+sees.
 """
 
 from __future__ import annotations
