@@ -154,6 +154,22 @@ def is_right(page: Labelled, packs: dict[str, LanguagePack]) -> bool:
     return decoded is not None and decoded.text.rstrip("\ufffd") == page.text.rstrip("\ufffd")
 
 
+def across(crawl: Path, every: int) -> dict[str, Counter[str]]:
+    """Legacy pages decoded for every pack but their own: how many come out right, wrong and not at all."""
+    packs = {code: load_pack(code) for code in CODECS}
+    counts: dict[str, Counter[str]] = {code: Counter() for code in packs}
+    for page in labelled(crawl, every):
+        if page.codec == "utf_8":
+            continue
+        for code, pack in packs.items():
+            if code == page.pack:
+                continue
+            decoded = decode(page.body, page.http_charset, pack)
+            right = decoded is not None and decoded.text.rstrip("\ufffd") == page.text.rstrip("\ufffd")
+            counts[code]["right" if right else "wrong" if decoded else "given up"] += 1
+    return counts
+
+
 def measure(
     crawl: Path, every: int, extra: Sequence[Path] = ()
 ) -> tuple[Counter[tuple[str, str]], list[Labelled]]:
@@ -178,7 +194,12 @@ def main() -> None:
     parser.add_argument("--crawl", type=Path, default=Path("examples/crawl"))
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--packs", type=Path, action="append", default=[], help="a further folder of packs")
+    parser.add_argument("--across", action="store_true", help="decode for the packs of other languages")
     options = parser.parse_args()
+    if options.across:
+        for code, found in across(options.crawl, options.every).items():
+            print(f"for {code}: {dict(found)}, {100 * found['right'] / found.total():.2f} % right")
+        return
     counts, wrong = measure(options.crawl, options.every, options.packs)
     missed = Counter((page.codec, page.kind.partition(":")[0]) for page in wrong)
     for codec in dict.fromkeys(codec for codec, _ in counts):

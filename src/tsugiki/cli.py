@@ -287,13 +287,16 @@ def _run_app() -> None:
     if not {"run", "train", "evaluate"} & set(sys.argv[1:2]) or "WORLD_SIZE" not in os.environ:
         app()
         return
-    from tsugiki.training.outside import follow, leading, place_of
+    from tsugiki.artifacts.outside import follow, leading, place_of
 
     place = place_of()
     if place is None:
         app()
     elif place.rank > 0:
-        follow(place)
+        from tsugiki.evaluation import models
+        from tsugiki.training import outside
+
+        follow(place, {"train": outside.take_part, "evaluate": models.take_part})
     else:
         with leading(place):
             app()

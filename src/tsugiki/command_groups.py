@@ -80,7 +80,8 @@ _CONTAMINATION = """Find benchmark items in training documents, and what scores 
 
 `tsugiki contamination DOCUMENTS --tasks ... --data FOLDER` streams documents (a corpus stage's directory,
 .jsonl, .parquet or .txt files) past an index of the items' character n-grams, so it works without spaces
-between words. With `--scores` it compares a finished evaluation with and without the items that were found.
+between words. Questions of too few letters are looked for as a whole, and told apart as weak evidence. With
+`--scores` it compares a finished evaluation with and without the items that were found.
 
 Example: `tsugiki contamination out/japanese --tasks jcommonsenseqa niilc --data benchmarks`"""
 _JUDGE = """Score a model's answers about images by a judge, after Heron-Bench's protocol.

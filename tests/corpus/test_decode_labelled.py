@@ -110,3 +110,33 @@ def test_undeclared_japanese_in_euc_is_not_read_as_chinese_in_big5():
     )
     decoded = decode(text.encode("euc_jp"), None, load_pack("zh"))
     assert decoded is None or decoded.encoding not in {"big5", "gb18030"}
+
+
+def test_decode_for_another_languages_pack_is_right_on_99_5_percent(benchmark):
+    counts = benchmark["across"](ROOT / "examples" / "crawl", 80)
+    total = sum(found.total() for found in counts.values())
+    assert total > 500
+    assert sum(found["right"] for found in counts.values()) >= 0.995 * total, counts
+
+
+@pytest.mark.parametrize("code", ["zh", "ko", "de", "en", "vi"])
+@pytest.mark.parametrize("codec", ["cp932", "euc_jp"])
+def test_undeclared_japanese_is_read_as_japanese_whatever_the_pack(code, codec):
+    text = "サーバに接続すると、ファイルの一覧が表示されます。設定を変更するには、メニューから選択します。"
+    decoded = decode(text.encode(codec), None, load_pack(code))
+    assert decoded is not None
+    assert decoded.text == text
+
+
+def test_euro_signs_behind_a_long_text_still_tell_latin_9_from_latin_1():
+    text = "<p>Die Überweisung dauert zwei Tage.</p>" * 1500 + "<p>Das kostet 25 €.</p>" * 5
+    decoded = decode(text.encode("iso8859_15"), None, load_pack("de"))
+    assert decoded is not None
+    assert decoded.text == text
+
+
+def test_undeclared_cyrillic_is_not_read_as_latin_letters():
+    text = "Отредактируйте файл настроек и запустите программу снова. " * 4
+    for code in ("en", "de", "vi"):
+        decoded = decode(text.encode("cp1251"), None, load_pack(code))
+        assert decoded is None or not decoded.encoding.startswith(("windows-1252", "cp1258", "iso8859"))

@@ -387,3 +387,42 @@ def test_measure_leaves_out_pages_of_few_characters(sample_pages):
     whole, longer = (measure(sample_pages[:100], pack, least_characters=least) for least in (0, 200))
     assert 0 < longer.pages < whole.pages == 100
     assert longer.right <= whole.right
+
+
+def test_count_visible_stops_once_the_share_of_stop_words_is_plain():
+    table = np.zeros(1 << 16, np.uint8)
+    table[97:123] = 1
+    hashes = np.array([hash_word(np.frombuffer(b"the", np.uint8))], np.uint64)
+
+    def looked_at(text, share):
+        page = np.frombuffer(text.encode(), np.uint8)
+        return count_visible(page, 0, table, hashes, 9999, 9999, 9999, share)[6:]
+
+    assert looked_at("the cat " * 200, 0.1) == (60, 30)  # half of the words
+    assert looked_at("a cat " * 200, 0.1)[0] in {81, 82}  # (0.1 n)^2 > 9 x 0.09 n
+    assert looked_at("the cat " * 200, 0.0) == (400, 200)  # nothing is asked
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("http://a.jp", True),
+        ("a.example.jp/x", True),
+        ("https://user@a.jp:8080/?q=.de", True),
+        ("http://a.jp.:80#x", True),
+        ("http://a.jp.de/", False),
+        ("http://a.jp:pw@evil.de/", False),
+        ("http://a.de/?x=b.jp", False),
+        ("http://ajp/", False),
+        ("", False),
+    ],
+)
+def test_is_candidate_goes_by_the_domain_of_the_host_alone(url, wanted):
+    assert is_candidate(b"<html><p>hello", None, url, load_pack("ja")) is wanted
+
+
+def test_is_candidate_looks_up_the_charset_that_a_page_declares_by_any_of_its_names():
+    for label in ("x-sjis", "Windows-31J", "EUC-JP", "ISO-2022-JP"):
+        page = f'<html><meta charset="{label}"><p>hello'.encode()
+        assert is_candidate(page, None, "", load_pack("ja"))
+        assert not is_candidate(page, None, "", load_pack("ko"))

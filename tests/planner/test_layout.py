@@ -20,7 +20,12 @@ MIXTRAL = Workload(preset("mixtral-8x7b"), 4096, 256)
     [
         (LLAMA, Layout(tensor=3), "tensor: 3 does not divide query heads (32)", "1, 2, 4, 8, 16, 32"),
         (LLAMA, Layout(pipeline=5), "pipeline: 5 does not divide layers (32)", "1, 2, 4, 8, 16, 32"),
-        (LLAMA, Layout(context=3), "context: 6 does not divide tokens of a sequence (8192)", "1, 2, 4"),
+        (
+            LLAMA,
+            Layout(context=3),
+            "context: 3 needs 6 pieces of a sequence, two a process, which do not divide its 8192 tokens",
+            "1, 2, 4",
+        ),
         (LLAMA, Layout(data=3), "micro_batch: 3 does not divide sequences of a batch (1024)", "1, 2, 4"),
         (
             LLAMA,

@@ -91,6 +91,16 @@ def test_a_shared_expert_is_cut_by_tensor_and_stays_where_experts_are_spread() -
     assert held.dense - other.dense == (shared + biases) / 4 + SHARED.layers * width
 
 
+def test_tensor_parallelism_has_to_divide_the_shared_expert() -> None:
+    odd = replace(SHARED, moe=replace(SHARED.moe, shared_size=20482))
+    layout = Layout(data=1024, tensor=4)
+    (found,) = (
+        problem for problem in layout_problems(workload(odd), layout) if "shared expert" in problem.message
+    )
+    assert found.message == "tensor: 4 does not divide the width of the shared expert (20482)"
+    assert not [one for one in layout_problems(workload(SHARED), layout) if "shared" in one.message]
+
+
 def test_experts_are_divided_by_expert_and_expert_tensor_degrees() -> None:
     layout = Layout(data=8, tensor=2, expert=4, expert_tensor=1)
     one = 3 * MIXTRAL.hidden_size * MIXTRAL.moe.intermediate_size

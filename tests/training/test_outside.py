@@ -12,9 +12,10 @@ import time
 import pytest
 
 from tsugiki.artifacts.metrics import read_metrics
+from tsugiki.artifacts.outside import STARTED_BY_LAUNCH, Place, place_of
 from tsugiki.errors import InputError, StageError
 from tsugiki.training import launch
-from tsugiki.training.outside import Place, check_processes, place_of
+from tsugiki.training.outside import check_processes
 from tsugiki.training.ranks import failure
 
 VARIABLES = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -24,7 +25,7 @@ def test_a_place_is_what_the_environment_says():
     assert place_of(VARIABLES) == Place(1, 4, "node1", 29500)
     assert place_of({}) is None
     assert place_of({**VARIABLES, "WORLD_SIZE": "1", "RANK": "0"}) is None
-    assert place_of({**VARIABLES, launch.STARTED_BY_LAUNCH: "1"}) is None
+    assert place_of({**VARIABLES, STARTED_BY_LAUNCH: "1"}) is None
     restarted = place_of({**VARIABLES, "TORCHELASTIC_RESTART_COUNT": "2"})
     assert restarted.key != place_of(VARIABLES).key
 

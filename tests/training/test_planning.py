@@ -95,7 +95,7 @@ def test_estimate_of_smaller_swallow_models_passes(name, parallel):
         ),
         (
             {"parallel": {"tensor": 8, "pipeline": 8, "context": 3}},
-            ["6 does not divide tokens of a sequence (4096)"],
+            ["context: 3 needs 6 pieces of a sequence, two a process, which do not divide its 4096 tokens"],
         ),
     ],
 )

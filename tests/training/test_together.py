@@ -168,7 +168,7 @@ def test_a_run_that_is_asked_to_end_keeps_its_step_and_goes_on_in_one_process(
         ({"tensor": 3}, r"query heads \(4\)"),
         ({"pipeline": 5}, r"layers \(4\)"),
         ({"data": 3}, "sequences of a batch"),
-        ({"context": 5}, "tokens of a sequence"),
+        ({"context": 5}, "pieces of a sequence"),
     ],
 )
 def test_a_layout_that_does_not_divide_is_refused_with_those_that_do(

@@ -72,8 +72,8 @@ _LEAST_SCORE = 0.0
 # right have 0.18 at least (Korean with little Hangul; Chinese has 0.36).
 _LEAST_FREQUENT = 0.17
 _LEAST_JUDGED = 50  # characters; fewer may all be rare ones
-# Characters that are not ASCII stand in such runs at most, in the mean: in Vietnamese, which has most of them, a
-# vowel and its tone are two characters of cp1258, and runs have 1.4. Cyrillic read as Latin letters has 4 to 6.
+# The mean run of characters that are not ASCII is no longer: in Vietnamese, which has most of them, a vowel
+# and its tone are two characters of cp1258. Cyrillic read as Latin letters comes in whole words.
 _LONGEST_RUN = 3.0
 _LAST_LATIN = 0x24F
 _OFTEN = 0.25

@@ -49,6 +49,7 @@ EVIDENCE_BYTES = 1 << 14
 """Letters and evidence are looked for in so much of a page."""
 
 _EVIDENCE_CHARACTERS = 2000  # so many that are not ASCII tell as much as all
+_UNMIXED_CHARACTERS = 1000  # letters of the script
 _EVIDENCE_IN_TITLE = 2
 _EVIDENCE_IN_HEAD = 20
 _STRAY = 4  # evidence for each invalid byte: in another encoding some bytes look like UTF-8 by chance
@@ -167,7 +168,7 @@ def _shows_evidence(head: Any, scan: Any, tables: Any, settings: Any) -> Any:
     enough, beside_most = _EVIDENCE_IN_HEAD, 0
     if settings[UNMIXED] != 0:
         evidence = tables[2 * BASIC_PLANE : 3 * BASIC_PLANE]
-        enough, beside_most = _EVIDENCE_CHARACTERS, _EVIDENCE_CHARACTERS // _WITHOUT
+        enough, beside_most = _UNMIXED_CHARACTERS, _UNMIXED_CHARACTERS // _WITHOUT
     end = min(EVIDENCE_BYTES, head.size)
     hits, broken, beside = count_utf8(head, 0, end, evidence, enough, beside_most, _EVIDENCE_CHARACTERS)
     return (hits >= _EVIDENCE_IN_HEAD and _STRAY * broken <= hits and _WITHOUT * beside <= hits), broken
@@ -197,13 +198,11 @@ def _has_evidence(head: Any, scan: Any, tables: Any, settings: Any, flags: int) 
     if shown or (settings[ESCAPES] != 0 and has_escapes(looked)):
         return YES
     plain = broken == 0
-    if plain and not kernel.is_ascii(head):
-        return NO  # valid UTF-8 is not what was declared
-    if flags & OWN_CHARSET:
-        return YES
     begin, end = scan[kernel.CHARSET_BEGIN], scan[kernel.CHARSET_END]
-    if settings[CHARSETS] != 0 and not flags & ASKED and begin >= 0 and not _names_utf_8(head, begin, end):
-        return ASK
+    own = flags & OWN_CHARSET != 0
+    ask = settings[CHARSETS] != 0 and not flags & ASKED and begin >= 0 and not _names_utf_8(head, begin, end)
+    if (own or ask) and not (plain and not kernel.is_ascii(head)):  # valid UTF-8 is not what was declared
+        return YES if own else ASK
     return YES if not plain and _is_in_legacy_encoding(looked, scan, tables, settings) else NO
 
 

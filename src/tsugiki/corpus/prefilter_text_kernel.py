@@ -38,7 +38,7 @@ _SLOTS = 256
 _SHORT_TAG = 32  # bytes looked at one by one: a call costs more
 _RUN = 32  # letters looked at before the limits are: the longest that is right for words of one letter a step
 _TOKENS_TO_TELL = 60
-_ABOVE, _BELOW = 9.0, 4.0  # squares of standard deviations
+_DEVIATIONS_SQUARED = 9.0
 _END_OF_TABLE = 0x10000 << 3  # as `code_point` gives it
 _ONE, _THREE = np.uint64(1), np.uint64(3)
 
@@ -167,13 +167,12 @@ def _mark(word: Any, words: Any, slots: Any) -> Any:
 
 @_kernel(nb.boolean(nb.int64, nb.int64, nb.float64), inline="always", cache=True)
 def _is_plain(hits: Any, tokens: Any, share: Any) -> Any:
-    """Whether so many hits are far from `share`: by three standard deviations above it, by two below.
+    """Whether so many hits are three standard deviations of a binomial distribution away from `share`.
 
-    Those of a binomial distribution; a share of 0 is never asked for.
+    A share of 0 is never asked for.
     """
     away = hits - share * tokens
-    limit = _ABOVE if away > 0 else _BELOW
-    return share > 0 and away * away > limit * share * (1 - share) * tokens
+    return share > 0 and away * away > _DEVIATIONS_SQUARED * share * (1 - share) * tokens
 
 
 @_kernel(
@@ -191,9 +190,9 @@ def count_visible(  # noqa: C901, PLR0912, PLR0915, PLR0917 (one pass; numba has
     table: INSIDE, OUTSIDE or 0 for the code points up to FFFF. words: hashes of at most 62 words. Goes on to
     the end, to `most` letters, to more than `foreign` letters OUTSIDE, until `enough` letters INSIDE are
     found, or until it is plain whether the share of `words` is above `share` (see `_is_plain`); asked behind
-    each word or run of at most 32 letters. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8, different
-    words (those in links, too), letters in links, 1 if the end was reached, words outside of links (0 where
-    none are asked for), and how many of these are among `words`.
+    each word or run of at most 32 letters. Returns letters INSIDE, OUTSIDE, bytes that are no UTF-8,
+    different words (those in links, too), letters in links, 1 if the end was reached, words outside of links
+    (0 where none are asked for), and how many of these are among `words`.
     """
     eights = words_of(head)
     slots = _slots_of(words)

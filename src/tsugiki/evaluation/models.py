@@ -97,6 +97,13 @@ def _key(path: Path) -> str:
     return key
 
 
+def take_part(work: Path) -> None:
+    """For the other processes: answer a share of the items of the evaluation whose directory is `work`."""
+    from tsugiki.evaluation import sharing
+
+    sharing.follow(work, answer_job)
+
+
 def answer_job(job: Mapping[str, Any], share: Share) -> None:
     """Answer this process's part of the job that process 0 has left (`sharing.lead`)."""
     from tsugiki.evaluation.engines.loading import cpu_threads

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tsugiki.artifacts.files import read_json, write_json
+from tsugiki.artifacts.outside import place_of, tell_job
 from tsugiki.errors import InputError, StageError, TsugikiError
 
 JOB = "shared-job.json"
@@ -126,8 +127,6 @@ def lead(share: Share, job: Mapping[str, Any]) -> None:
     if share.processes == 1 or share.directory is None:
         return
     write_json(share.directory / JOB, {"run": share.run, **job})
-    from tsugiki.training.outside import place_of, tell_job
-
     place = place_of()
     if place is not None:
         tell_job(place, share.directory, "evaluate")

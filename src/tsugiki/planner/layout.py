@@ -165,9 +165,19 @@ def division_problems(workload: Workload, layout: Layout) -> Iterator[Problem]:
     if workload.sparse_before[-1] < model.layers:
         width = model.intermediate_size
         shares.append(("tensor", layout.tensor, "the width of the feed-forward layers", width))
-    if layout.context > 1:  # each rank takes one early and one late piece, so that causal work is even
-        shares.append(("context", 2 * layout.context, "tokens of a sequence", workload.sequence_length))
-    part = workload.sequence_length // layout.context
+    if model.moe is not None and model.moe.shared_size:
+        shares.append(("tensor", layout.tensor, "the width of the shared expert", model.moe.shared_size))
+    length, pieces = workload.sequence_length, 2 * layout.context
+    if layout.context > 1 and length % pieces:
+        # each rank takes one early and one late piece, so that causal work is even
+        fitting = divisors(length // 2, 64) if length % 2 == 0 else [1]
+        yield Problem(
+            f"context: {layout.context} needs {pieces} pieces of a sequence, two a process, which do not "
+            f"divide its {length} tokens",
+            f"degrees that do: {', '.join(map(str, fitting))}",
+            "context",
+        )
+    part = length // layout.context
     shares.append(("tensor", layout.tensor, "tokens of a process's part of a sequence", part))
     for where, degree, what, size in shares:
         if size % degree:

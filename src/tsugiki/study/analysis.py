@@ -117,7 +117,7 @@ def study_factors(
     """Checks, correlations, components, rotation.
 
     benchmarks: a file of facts of one's own (languages, chance). budgets: for --resample families; items: for
-    --resample items (`item_noise.items_of`). Raises InputError for options that don't fit the table, DataError
+    --resample items (`item_noise.items_of`). Raises InputError for options that don't fit, DataError
     for gaps that can't be filled.
     """
     _check_asked(table, asked, budgets)

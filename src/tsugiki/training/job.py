@@ -13,6 +13,7 @@ import torch
 
 from tsugiki.artifacts.contract import Inputs, Outcome, Workspace
 from tsugiki.artifacts.files import read_json, write_json
+from tsugiki.artifacts.outside import place_of
 from tsugiki.errors import StageError
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import (
@@ -27,7 +28,7 @@ from tsugiki.training.launch import PROGRESS, RESULT, run_ranks
 from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.meter import meter_of
 from tsugiki.training.optimizer import adamw
-from tsugiki.training.outside import check_processes, place_of, train_as_first
+from tsugiki.training.outside import check_processes, train_as_first
 from tsugiki.training.planning import micro_batch_rows
 from tsugiki.training.precision.products import use_float8
 from tsugiki.training.preparation import (

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsugiki.artifacts.files import read_json
+from tsugiki.artifacts.outside import STARTED_BY_LAUNCH
 from tsugiki.artifacts.processes import usable_cores
 from tsugiki.artifacts.signals import terminating_with
 from tsugiki.errors import StageError, error_of
@@ -33,9 +34,6 @@ BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 40.0
 """A rank that gives no sign of life for so long is taken for stopped: less than a minute, and more than a
 loaded machine lets a thread wait."""
-
-STARTED_BY_LAUNCH = "TSUGIKI_LAUNCHED"
-"""Set for ranks that have a pipe to this process and leave when it closes, and that meet in its store."""
 
 RESULT = "result.json"
 PROGRESS = "progress.json"

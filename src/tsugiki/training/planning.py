@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tsugiki.artifacts.contract import ArtifactType, Forecast, Forecasts
+from tsugiki.artifacts.outside import place_of
 from tsugiki.artifacts.processes import usable_cores
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
@@ -20,7 +21,6 @@ from tsugiki.planner.layout import division_problems, divisors
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
 from tsugiki.training.layouts import busiest_bytes, planned, planned_step_seconds
 from tsugiki.training.memory import checkpoint_bytes
-from tsugiki.training.outside import place_of
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
 
 if TYPE_CHECKING:

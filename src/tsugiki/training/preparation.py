@@ -14,6 +14,7 @@ from tsugiki.artifacts.documents import TRAIN, iterate_documents
 from tsugiki.artifacts.files import atomic_directory
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import is_finished, read_manifest
+from tsugiki.artifacts.outside import place_of
 from tsugiki.dataset.mixture import Mixture
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import TokenSource, open_tokens
@@ -29,7 +30,6 @@ from tsugiki.models.directory import (
 )
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer, train_byte_level_bpe
 from tsugiki.training.balance import convert_coefficient
-from tsugiki.training.outside import place_of
 from tsugiki.training.planning import layout_problems, shape_from, steps_for, tokens_for
 from tsugiki.training.precision.products import emulates
 from tsugiki.training.precision.recipes import is_float8

@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.metrics import MetricsLog
+from tsugiki.artifacts.outside import STARTED_BY_LAUNCH
 from tsugiki.artifacts.processes import exit_with_parent
 from tsugiki.errors import StageError, TsugikiError
 from tsugiki.training.launch import (
     BEAT_SECONDS,
     PROGRESS,
     RESULT,
-    STARTED_BY_LAUNCH,
     beat_of,
     failure_of,
 )

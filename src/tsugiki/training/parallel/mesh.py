@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from tsugiki.artifacts.outside import STARTED_BY_LAUNCH
 from tsugiki.errors import InputError
-from tsugiki.training.launch import STARTED_BY_LAUNCH
 
 if TYPE_CHECKING:
     from tsugiki.training.settings import Parallel
