@@ -213,7 +213,7 @@ def test_planner_of_a_config_with_missing_fields_names_them(planner, tmp_path) -
         (["--tensor", "3"], "tensor: 3 does not divide query heads", "1, 2, 4, 8, 16, 32"),
         (["--tensor", "5"], "tensor: 5 does not divide 24 GPUs", "1, 2, 3, 4, 6, 8, 12, 24"),
         (["--pipeline", "12,24"], "pipeline: 12 does not divide layers", "1, 2, 4, 8, 16, 32"),
-        (["--context", "3"], "context: 6 does not divide tokens", "1, 2, 4, 8"),
+        (["--context", "3"], "context: 3 needs 6 pieces of a sequence", "1, 2, 4, 8"),
         (["--micro-batch", "3,5"], "micro_batch: 3 does not divide sequences", "1, 2, 4"),
         (["--chunks", "7"], "chunks: 7 does not divide 32 layers", "1, 2, 4, 8"),
         (["--expert", "2"], "expert: the model has no experts", "use expert 1"),

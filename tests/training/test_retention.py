@@ -250,7 +250,7 @@ def test_an_export_that_can_not_be_made_says_why_and_leaves_nothing(stopped, tmp
     with pytest.raises(InputError, match="was deleted while it was read"):
         exporting.export_checkpoint(tmp_path / "checkpoint-00000099", tmp_path / "model")
 
-    def other_logits(_directory, ids_BT):
+    def other_logits(_directory, _config, _layers, ids_BT):
         return torch.zeros(*ids_BT.shape, 320)
 
     monkeypatch.setattr("tsugiki.models.directory._transformers_logits", other_logits)

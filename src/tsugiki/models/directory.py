@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tsugiki.artifacts.files import read_json, write_bytes, write_json
+from tsugiki.artifacts.memory import free_memory_bytes
 from tsugiki.errors import InputError, StageError
 from tsugiki.models import names
 from tsugiki.models.config import DecoderConfig
@@ -256,7 +256,7 @@ def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Pa
     differs by more than `tolerance`.
     """
     config = read_config(directory)
-    layers = _layers_that_fit(config, _free_bytes())
+    layers = _layers_that_fit(config, free_memory_bytes())
     with torch.inference_mode():
         ours_BTV = _our_logits(directory, config, layers, ids_BT)
         theirs_BTV = _transformers_logits(directory, config, layers, ids_BT)
@@ -276,15 +276,6 @@ def _layers_that_fit(config: DecoderConfig, free_bytes: int) -> int:
     ends_bytes = 4 * config.vocabulary_size * config.hidden_size * (1 if config.tied_embeddings else 2)
     layer_bytes = (all_bytes - ends_bytes) / config.layers
     return max(1, min(config.layers, int((0.75 * free_bytes - ends_bytes) // layer_bytes)))
-
-
-def _free_bytes() -> int:
-    """Memory that this process may take: free, or a cache that the system gives up."""
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _our_logits(directory: Path, config: DecoderConfig, layers: int, ids_BT: Tensor) -> Tensor:
