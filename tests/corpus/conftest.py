@@ -1,10 +1,15 @@
 """A small WARC writer, and pages to put into it."""
 
+import csv
 import gzip
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from resiliparse.extract.html2text import extract_plain_text
+
+from tsugiki.corpus.read import Tally, read_warc
 
 KANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわをん"
 KANJI = "日本語文書計算機通信設定画面印刷保存検索開始終了利用者環境情報技術世界研究開発方法結果試験"
@@ -106,3 +111,21 @@ def english():
 @pytest.fixture
 def page():
     return html_page
+
+
+@pytest.fixture(scope="session")
+def japanese_pages():
+    """(host, text) of the Japanese documentation pages in the sample crawl, in their order."""
+    crawl = Path(__file__).parents[2] / "examples" / "crawl"
+    with (crawl / "truth.csv").open(encoding="utf-8", newline="") as file:
+        truth = {row["url"]: row for row in csv.DictReader(file)}
+    found = []
+    for path in sorted(crawl.glob("*.warc.gz")):
+        for page in read_warc(path, Tally()):
+            row = truth.get(page.url, {})
+            if (row.get("kind"), row.get("language")) == ("page", "ja") and row["encoding"]:
+                html = page.body.decode(row["encoding"], "replace")
+                text = extract_plain_text(html, main_content=True, alt_texts=False)
+                if len(text) >= 300:
+                    found.append((row["host"], text))
+    return found

@@ -1,19 +1,16 @@
 """The quality classifier: features, score, files, training on real pages."""
 
-import csv
 import math
 import random
 import threading
 import time
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resiliparse.extract.html2text import extract_plain_text
 
 from tsugiki.corpus.classifier import kernels, metrics
 from tsugiki.corpus.classifier.model import (
@@ -26,7 +23,7 @@ from tsugiki.corpus.classifier.model import (
 )
 from tsugiki.corpus.classifier.samples import collect, folds, part_sets
 from tsugiki.corpus.classifier.training import TrainingSettings, train
-from tsugiki.corpus.read import Tally, read_warc
+from tsugiki.corpus.read import Tally
 from tsugiki.errors import DataError
 
 CRAWL = Path(__file__).parents[2] / "examples" / "crawl"
@@ -36,23 +33,6 @@ SMALL = FeatureSettings(bits=16, maximum_characters=3000)
 
 
 MASK = (1 << 64) - 1
-
-
-@cache
-def pages():
-    """(host, text) of the Japanese documentation pages in the sample crawl, in their order."""
-    with (CRAWL / "truth.csv").open(encoding="utf-8", newline="") as file:
-        truth = {row["url"]: row for row in csv.DictReader(file)}
-    found = []
-    for path in sorted(CRAWL.glob("*.warc.gz")):
-        for page in read_warc(path, Tally()):
-            row = truth.get(page.url, {})
-            if (row.get("kind"), row.get("language")) == ("page", "ja") and row["encoding"]:
-                html = page.body.decode(row["encoding"], "replace")
-                text = extract_plain_text(html, main_content=True, alt_texts=False)
-                if len(text) >= 300:
-                    found.append((row["host"], text))
-    return found
 
 
 def spam(seed):
@@ -83,13 +63,13 @@ def trained(positive, negative, settings=None):
     return train(*sets, settings)
 
 
-@cache
-def hosts_classifier():
+@pytest.fixture(scope="module")
+def hosts_classifier(japanese_pages):
     """Handbooks of desktop programs (gimp, gnucash, mate) against all other Japanese pages."""
     programs = {"gimp.ja.example", "gnucash.ja.example", "mate.ja.example"}
     return trained(
-        [text for host, text in pages() if host in programs],
-        [text for host, text in pages() if host not in programs],
+        [text for host, text in japanese_pages if host in programs],
+        [text for host, text in japanese_pages if host not in programs],
     )
 
 
@@ -209,9 +189,9 @@ def test_score_of_fifty_megabytes_reads_the_beginning_only():
     assert time.perf_counter() - begin < 1.0
 
 
-def test_score_from_many_threads_equals_that_from_one():
+def test_score_from_many_threads_equals_that_from_one(japanese_pages):
     model = weighted()
-    texts = [text for _, text in pages()[:60]]
+    texts = [text for _, text in japanese_pages[:60]]
     expected = model.scores(texts)
     found: dict[int, list[float]] = {}
 
@@ -226,8 +206,8 @@ def test_score_from_many_threads_equals_that_from_one():
     assert all(found[number] == expected for number in range(4))
 
 
-def test_real_pages_of_some_hosts_are_told_from_those_of_others():
-    found = hosts_classifier()
+def test_real_pages_of_some_hosts_are_told_from_those_of_others(hosts_classifier):
+    found = hosts_classifier
     assert found.metrics["auc"]["low"] > 0.95
     assert found.metrics["f1"]["value"] > 0.9
     assert found.metrics["precision_at_top_10_percent"]["value"] > 0.95
@@ -236,8 +216,8 @@ def test_real_pages_of_some_hosts_are_told_from_those_of_others():
     assert found.metrics["folds"]["test"] >= 80
 
 
-def test_real_manuals_are_told_from_machine_made_spam_and_the_ngrams_say_why():
-    found = trained([text for _, text in pages()[:300]], [spam(seed) for seed in range(300)])
+def test_real_manuals_are_told_from_machine_made_spam_and_the_ngrams_say_why(japanese_pages):
+    found = trained([text for _, text in japanese_pages[:300]], [spam(seed) for seed in range(300)])
     assert found.metrics["auc"]["low"] > 0.99
     card = found.classifier.card
     against = "".join(gram.ngram for gram in card.telling_against)
@@ -246,11 +226,11 @@ def test_real_manuals_are_told_from_machine_made_spam_and_the_ngrams_say_why():
     assert all(gram.effect > 0 for gram in card.telling_for)
     assert all(gram.effect < 0 for gram in card.telling_against)
     assert found.classifier.score(spam(9999)) < 0.1
-    assert found.classifier.score(pages()[400][1]) > 0.9
+    assert found.classifier.score(japanese_pages[400][1]) > 0.9
 
 
-def test_labels_without_meaning_give_an_auc_around_one_half():
-    texts = [text for _, text in pages()]
+def test_labels_without_meaning_give_an_auc_around_one_half(japanese_pages):
+    texts = [text for _, text in japanese_pages]
     rng = random.Random(11)
     rng.shuffle(texts)
     settings = TrainingSettings(features=SMALL, epochs=2, heldout=0.5)
@@ -278,8 +258,8 @@ def test_word_ngrams_are_counted_where_asked(english):
     )
 
 
-def test_training_gives_the_same_bytes_whatever_the_order_of_documents(tmp_path):
-    positive, negative = [text for _, text in pages()[:150]], [spam(seed) for seed in range(150)]
+def test_training_gives_the_same_bytes_whatever_the_order_of_documents(tmp_path, japanese_pages):
+    positive, negative = [text for _, text in japanese_pages[:150]], [spam(seed) for seed in range(150)]
     first = trained(positive, negative)
     again = trained(positive[::-1], negative[75:] + negative[:75] + negative[:10])
     for name, found in (("a", first), ("b", again)):
@@ -291,8 +271,8 @@ def test_training_gives_the_same_bytes_whatever_the_order_of_documents(tmp_path)
     assert other.classifier.digest != first.classifier.digest
 
 
-def test_sets_lose_doubles_and_documents_that_are_nearly_equal_in_both():
-    good = list(dict.fromkeys(text for _, text in pages()))[:100]
+def test_sets_lose_doubles_and_documents_that_are_nearly_equal_in_both(japanese_pages):
+    good = list(dict.fromkeys(text for _, text in japanese_pages))[:100]
     bad = [spam(seed) for seed in range(100)]
     near = "前置き。" + good[0] + "後書き。"
     positive = collect([*good, good[1].replace("\n", "  "), "  ", ""], SMALL, 1000, Tally())
@@ -312,8 +292,8 @@ def test_sets_lose_doubles_and_documents_that_are_nearly_equal_in_both():
     }
 
 
-def test_equal_sets_and_small_sets_are_data_errors():
-    good = [text for _, text in pages()[:80]]
+def test_equal_sets_and_small_sets_are_data_errors(japanese_pages):
+    good = [text for _, text in japanese_pages[:80]]
     with pytest.raises(DataError, match="one set holds all documents of the other"):
         trained(good, good[::-1])
     with pytest.raises(DataError, match="49 negative documents are left of 49"):

@@ -1,16 +1,13 @@
 """Classifiers in files: saved and loaded, damaged, and models of fastText."""
 
-import csv
 import json
 import math
 import pickle
 import struct
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from resiliparse.extract.html2text import extract_plain_text
 
 from tsugiki.corpus.classifier.model import (
     Calibration,
@@ -21,27 +18,9 @@ from tsugiki.corpus.classifier.model import (
     save_classifier,
     weights_digest,
 )
-from tsugiki.corpus.read import Tally, read_warc
 from tsugiki.errors import DependencyError, InputError
 
 CRAWL = Path(__file__).parents[2] / "examples" / "crawl"
-
-
-@cache
-def pages():
-    """(host, text) of the Japanese documentation pages in the sample crawl, in their order."""
-    with (CRAWL / "truth.csv").open(encoding="utf-8", newline="") as file:
-        truth = {row["url"]: row for row in csv.DictReader(file)}
-    found = []
-    for path in sorted(CRAWL.glob("*.warc.gz")):
-        for page in read_warc(path, Tally()):
-            row = truth.get(page.url, {})
-            if (row.get("kind"), row.get("language")) == ("page", "ja") and row["encoding"]:
-                html = page.body.decode(row["encoding"], "replace")
-                text = extract_plain_text(html, main_content=True, alt_texts=False)
-                if len(text) >= 300:
-                    found.append((row["host"], text))
-    return found
 
 
 def weighted(features=None):
@@ -58,10 +37,10 @@ def weighted(features=None):
     return LinearClassifier(card, weights)
 
 
-def test_saved_classifier_loads_with_the_same_scores_and_digest(tmp_path):
+def test_saved_classifier_loads_with_the_same_scores_and_digest(tmp_path, japanese_pages):
     model = weighted(FeatureSettings(bits=14, words=1))
     save_classifier(model, {"auc": 1}, tmp_path / "model")
-    texts = [text for _, text in pages()[:20]]
+    texts = [text for _, text in japanese_pages[:20]]
     for path in (tmp_path / "model", tmp_path / "model" / "classifier.json"):
         loaded = load_classifier(path)
         assert [loaded.score(text) for text in texts] == model.scores(texts)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tsugiki.artifacts.processes import usable_cores
+from tsugiki.artifacts.processes import processor_name, usable_cores
 
 _PACKAGE = "tsugiki.corpus"
 
@@ -80,8 +80,8 @@ def _key(groups: Sequence[Sequence[str]]) -> str:
     facts = [
         importlib.metadata.version("numba"),
         sys.version,
-        platform.processor() or platform.machine(),
-        _processor(),
+        platform.machine(),
+        processor_name(),  # code compiled for another one is compiled anew
         os.environ.get("NUMBA_CACHE_DIR", ""),
     ]
     for name in (name for group in groups for name in group):
@@ -89,12 +89,3 @@ def _key(groups: Sequence[Sequence[str]]) -> str:
         found = place.stat()
         facts.append(f"{place} {found.st_size} {found.st_mtime_ns}")
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """The processor's name: code compiled for another one is compiled anew."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith("model name")), "")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tsugiki
-from tsugiki.artifacts.processes import usable_cores
+from tsugiki.artifacts.processes import processor_name, usable_cores
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "daft", "pyarrow", "numpy", "numba", "fastwarc")
 
@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
         "dirty": dirty,
         "versions": {"tsugiki": tsugiki.__version__, "python": platform.python_version(), **_versions()},
         "host": {
-            "cpu": _cpu(),
+            "cpu": processor_name(),
             "cores": usable_cores(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -61,11 +61,3 @@ def _git(directory: Path, *arguments: str) -> str:
         ["git", "-C", str(directory), *arguments], check=True, capture_output=True, text=True, timeout=10
     )
     return done.stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
