@@ -6,9 +6,13 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from resiliparse.extract.html2text import extract_plain_text
 
+from tsugiki.corpus.neardup.bands import band_edges
+from tsugiki.corpus.neardup.components import Components
+from tsugiki.corpus.neardup.units import UnitIndex
 from tsugiki.corpus.read import Tally, read_warc
 
 KANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわをん"
@@ -129,3 +133,45 @@ def japanese_pages():
                 if len(text) >= 300:
                     found.append((row["host"], text))
     return found
+
+
+def _write_bands(directory, keys, sizes):
+    """Units of these sizes with the given keys, shape (documents, bands)."""
+    units = []
+    first = 0
+    for number, size in enumerate(sizes):
+        stem = directory / f"unit-{number}"
+        np.ascontiguousarray(keys[first : first + size].T).astype("<u8").tofile(f"{stem}.bands")
+        units.append(UnitIndex(stem, first, size))
+        first += size
+    assert first == len(keys)
+    return units
+
+
+@pytest.fixture(scope="session")
+def write_bands():
+    return _write_bands
+
+
+def _random_sizes(rng, count, parts):
+    cuts = sorted(rng.randint(0, count) for _ in range(parts - 1))
+    return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
+
+
+@pytest.fixture(scope="session")
+def random_sizes():
+    return _random_sizes
+
+
+def _roots_of(units, bands, directory, **options):
+    documents = units[-1].first + units[-1].count
+    with Components(directory / "parents", documents) as components:
+        for band in range(bands):
+            band_edges(units, bands, band, directory / f"{band}.edges", **options)
+            components.union_file(directory / f"{band}.edges")
+        return components.roots().copy()
+
+
+@pytest.fixture(scope="session")
+def roots_of():
+    return _roots_of

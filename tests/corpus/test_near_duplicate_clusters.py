@@ -28,24 +28,6 @@ from tsugiki.errors import InputError, StorageError
 MINIMUM = 1  # bytes: the smallest memory budget that a task accepts; it takes 1,024 documents a pass then
 
 
-def write_bands(directory, keys, sizes):
-    """Units of these sizes with the given keys, shape (documents, bands)."""
-    units = []
-    first = 0
-    for number, size in enumerate(sizes):
-        stem = directory / f"unit-{number}"
-        np.ascontiguousarray(keys[first : first + size].T).astype("<u8").tofile(f"{stem}.bands")
-        units.append(UnitIndex(stem, first, size))
-        first += size
-    assert first == len(keys)
-    return units
-
-
-def random_sizes(rng, count, parts):
-    cuts = sorted(rng.randint(0, count) for _ in range(parts - 1))
-    return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
-
-
 def edges_of(units, bands, target, **options):
     """The pairs of all bands."""
     found = []
@@ -69,15 +51,6 @@ def oracle_components(keys):
         for i in merged:
             groups[i] = merged
     return [min(group) for group in groups]
-
-
-def roots_of(units, bands, directory, **options):
-    documents = units[-1].first + units[-1].count
-    with Components(directory / "parents", documents) as components:
-        for band in range(bands):
-            band_edges(units, bands, band, directory / f"{band}.edges", **options)
-            components.union_file(directory / f"{band}.edges")
-        return components.roots().copy()
 
 
 def test_unit_index_round_trip_gives_signatures_and_the_keys_of_each_band(tmp_path):
@@ -121,7 +94,7 @@ def test_missing_unit_file_is_named(tmp_path):
         number_units([tmp_path / "gone"], bands=4, rows=3)
 
 
-def test_band_task_refuses_a_file_that_shrank_after_numbering(tmp_path):
+def test_band_task_refuses_a_file_that_shrank_after_numbering(tmp_path, write_bands):
     units = write_bands(tmp_path, np.zeros((9, 2), np.uint64), [9])
     (tmp_path / "unit-0.bands").write_bytes(b"x" * 80)
     with pytest.raises(InputError, match="80 bytes where 144 were expected"):
@@ -167,7 +140,7 @@ def test_file_size_limit_is_a_storage_error_and_leaves_no_half_file(tmp_path):
     assert not list(tmp_path.glob("u*"))
 
 
-def test_kill_while_writing_leaves_no_half_file(tmp_path):
+def test_kill_while_writing_leaves_no_half_file(tmp_path, write_bands):
     """Killed as soon as the partial file is seen: the final name is absent, or holds all of it."""
     keys = np.zeros((3_000_000, 1), np.uint64)
     write_bands(tmp_path, keys, [len(keys)])
@@ -190,7 +163,7 @@ def test_kill_while_writing_leaves_no_half_file(tmp_path):
 
 
 @pytest.mark.parametrize("memory", [MINIMUM, 1 << 20])
-def test_sorted_band_gives_every_document_once_in_the_order_of_key_and_number(tmp_path, memory):
+def test_sorted_band_gives_every_document_once_in_the_order_of_key_and_number(tmp_path, memory, write_bands):
     """Also where one key is shared by more documents than fit, and for the smallest and largest keys."""
     rng = np.random.default_rng(2)
     keys = rng.integers(0, 2**64, 9000, dtype=np.uint64)
@@ -232,7 +205,9 @@ def test_passes_cover_every_value_once_and_fit(values, capacity):
     assert all(a.high < b.low for a, b in itertools.pairwise(passes))
 
 
-def test_pairs_of_runs_are_all_pairs_up_to_the_number_of_partners_and_then_the_first_ones(tmp_path):
+def test_pairs_of_runs_are_all_pairs_up_to_the_number_of_partners_and_then_the_first_ones(
+    tmp_path, write_bands
+):
     keys = np.array([5] * 4 + [9] * 7 + [1], np.uint64)[:, None]
     units = write_bands(tmp_path, keys, [6, 6])
     star = edges_of(units, 1, tmp_path / "edges")
@@ -250,7 +225,9 @@ def test_pairs_of_runs_are_all_pairs_up_to_the_number_of_partners_and_then_the_f
     ),
     rng=st.randoms(use_true_random=False),
 )
-def test_components_equal_plain_sets_whatever_the_units(tmp_path_factory, keys, rng):
+def test_components_equal_plain_sets_whatever_the_units(
+    tmp_path_factory, keys, rng, write_bands, random_sizes, roots_of
+):
     directory = tmp_path_factory.mktemp("units")
     table = np.array(keys, np.uint64)
     expected = oracle_components(table)
@@ -259,7 +236,7 @@ def test_components_equal_plain_sets_whatever_the_units(tmp_path_factory, keys, 
         assert roots_of(units, 3, directory).tolist() == expected
 
 
-def test_edge_files_have_the_same_bytes_for_one_pass_and_for_many(tmp_path):
+def test_edge_files_have_the_same_bytes_for_one_pass_and_for_many(tmp_path, write_bands):
     rng = np.random.default_rng(4)
     keys = rng.integers(0, 20_000, (30_000, 1), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     keys[rng.random(30_000) < 0.2] = 77

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsugiki.corpus.neardup.bands import band_edges
-from tsugiki.corpus.neardup.components import Components
 from tsugiki.corpus.neardup.survivors import (
     FINEWEB2_WEIGHTS,
     NO_SURVIVOR,
@@ -23,37 +21,9 @@ from tsugiki.corpus.neardup.survivors import (
     summarise,
     weight_of,
 )
-from tsugiki.corpus.neardup.units import UnitIndex
 from tsugiki.errors import InputError
 
 MINIMUM = 1  # bytes: the smallest memory budget that a task accepts; it takes 1,024 documents a pass then
-
-
-def write_bands(directory, keys, sizes):
-    """Units of these sizes with the given keys, shape (documents, bands)."""
-    units = []
-    first = 0
-    for number, size in enumerate(sizes):
-        stem = directory / f"unit-{number}"
-        np.ascontiguousarray(keys[first : first + size].T).astype("<u8").tofile(f"{stem}.bands")
-        units.append(UnitIndex(stem, first, size))
-        first += size
-    assert first == len(keys)
-    return units
-
-
-def random_sizes(rng, count, parts):
-    cuts = sorted(rng.randint(0, count) for _ in range(parts - 1))
-    return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
-
-
-def roots_of(units, bands, directory, **options):
-    documents = units[-1].first + units[-1].count
-    with Components(directory / "parents", documents) as components:
-        for band in range(bands):
-            band_edges(units, bands, band, directory / f"{band}.edges", **options)
-            components.union_file(directory / f"{band}.edges")
-        return components.roots().copy()
 
 
 def columns_of(documents):
@@ -112,7 +82,9 @@ def test_survivors_and_sizes_equal_plain_python(tmp_path_factory, documents, kee
     assert clusters.size.tolist() == [labels.count(label) for label in labels]
 
 
-def test_survivors_by_id_do_not_depend_on_order_units_or_memory(tmp_path):
+def test_survivors_by_id_do_not_depend_on_order_units_or_memory(
+    tmp_path, write_bands, random_sizes, roots_of
+):
     rng = np.random.default_rng(5)
     count = 4000
     keys = rng.integers(0, 6000, (count, 3), dtype=np.uint64)
