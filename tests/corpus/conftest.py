@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from resiliparse.extract.html2text import extract_plain_text
 
+from tsugiki.artifacts.contract import Inputs, open_workspace
+from tsugiki.corpus import stage
 from tsugiki.corpus.neardup.bands import band_edges
 from tsugiki.corpus.neardup.components import Components
 from tsugiki.corpus.neardup.units import UnitIndex
@@ -175,3 +177,18 @@ def _roots_of(units, bands, directory, **options):
 @pytest.fixture(scope="session")
 def roots_of():
     return _roots_of
+
+
+def _execute(config, files, root):
+    out = open_workspace(root)
+    try:
+        return stage.run(config, Inputs({name: tuple(files) for name in config.sources}), out)
+    finally:
+        out.metrics.close()
+        for handler in out.log.handlers:
+            handler.close()
+
+
+@pytest.fixture(scope="session")
+def execute():
+    return _execute

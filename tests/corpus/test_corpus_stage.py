@@ -16,23 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from tsugiki.artifacts.contract import ArtifactType, Forecast, Inputs, Reference, open_workspace
+from tsugiki.artifacts.contract import ArtifactType, Forecast, Reference
 from tsugiki.artifacts.documents import iterate_documents
 from tsugiki.corpus import stage
 from tsugiki.corpus.stage import Config
 from tsugiki.errors import InputError
 
 DAFT_LEAVES_PIPES_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-def execute(config, files, root):
-    out = open_workspace(root)
-    try:
-        return stage.run(config, Inputs({name: tuple(files) for name in config.sources}), out)
-    finally:
-        out.metrics.close()
-        for handler in out.log.handlers:
-            handler.close()
 
 
 def contents(root):
@@ -71,7 +61,7 @@ def config():
     return Config(source="crawl/*.warc.gz", language="ja", heldout=0.15)
 
 
-def test_run_counts_what_the_files_hold(tmp_path, crawl, config):
+def test_run_counts_what_the_files_hold(tmp_path, crawl, config, execute):
     outcome = execute(config, crawl, tmp_path / "out")
     rows = list(iterate_documents(tmp_path / "out"))
     rejected = list(iterate_documents(tmp_path / "out", part="rejected"))
@@ -87,7 +77,7 @@ def test_run_counts_what_the_files_hold(tmp_path, crawl, config):
     json.dumps(outcome.facts, allow_nan=False)
 
 
-def test_run_writes_typed_rows_with_reasons_and_clusters(tmp_path, crawl, config):
+def test_run_writes_typed_rows_with_reasons_and_clusters(tmp_path, crawl, config, execute):
     execute(config, crawl, tmp_path / "out")
     rows = {row["url"]: row for row in iterate_documents(tmp_path / "out")}
     rejected = {row["url"]: row for row in iterate_documents(tmp_path / "out", part="rejected")}
@@ -109,7 +99,7 @@ def test_run_writes_typed_rows_with_reasons_and_clusters(tmp_path, crawl, config
     assert len({row["id"] for row in rows.values()} | {row["id"] for row in rejected.values()}) == 28
 
 
-def test_run_reports_the_funnel_reasons_and_damage(tmp_path, crawl, config):
+def test_run_reports_the_funnel_reasons_and_damage(tmp_path, crawl, config, execute):
     facts = execute(config, crawl, tmp_path / "out").facts
     funnel = {step["step"]: step["documents"] for step in facts["funnel"]}
     assert funnel == {
@@ -146,7 +136,7 @@ def test_run_reports_the_funnel_reasons_and_damage(tmp_path, crawl, config):
 
 
 @DAFT_LEAVES_PIPES_OPEN
-def test_run_gives_the_same_bytes_for_any_order_place_and_number_of_workers(tmp_path, crawl, config):
+def test_run_gives_the_same_bytes_for_any_order_place_and_number_of_workers(tmp_path, crawl, config, execute):
     first = execute(config, crawl, tmp_path / "one")
     moved = tmp_path / "elsewhere"
     (tmp_path / "crawl").rename(moved)
@@ -158,7 +148,7 @@ def test_run_gives_the_same_bytes_for_any_order_place_and_number_of_workers(tmp_
 
 
 @DAFT_LEAVES_PIPES_OPEN
-def test_run_in_worker_processes_raises_the_same_errors(tmp_path, warc, japanese):
+def test_run_in_worker_processes_raises_the_same_errors(tmp_path, warc, japanese, execute):
     warc.crawl(tmp_path / "a.warc.gz", [japanese(1)])
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "b.parquet")
     files = [tmp_path / "a.warc.gz", tmp_path / "b.parquet"]
@@ -167,7 +157,7 @@ def test_run_in_worker_processes_raises_the_same_errors(tmp_path, warc, japanese
     gc.collect()
 
 
-def test_run_with_seed_and_without_rules_changes_what_they_name(tmp_path, crawl, config):
+def test_run_with_seed_and_without_rules_changes_what_they_name(tmp_path, crawl, config, execute):
     execute(config, crawl, tmp_path / "one")
     execute(config.model_copy(update={"seed": 5, "rules": "none"}), crawl, tmp_path / "two")
     held = [
@@ -178,24 +168,24 @@ def test_run_with_seed_and_without_rules_changes_what_they_name(tmp_path, crawl,
     assert "http://short.example.jp/" in urls
 
 
-def test_run_with_overrides_rejects_by_them(tmp_path, crawl, config):
+def test_run_with_overrides_rejects_by_them(tmp_path, crawl, config, execute):
     changed = config.model_copy(update={"rule_overrides": {"letters": 5.0, "language_letters": 5.0}})
     facts = execute(changed, crawl, tmp_path / "out").facts
     assert not any(entry["reason"].startswith("letters") for entry in facts["reasons"])
 
 
-def test_run_without_heldout_puts_everything_into_training(tmp_path, crawl, config):
+def test_run_without_heldout_puts_everything_into_training(tmp_path, crawl, config, execute):
     outcome = execute(config.model_copy(update={"heldout": 0.0}), crawl, tmp_path / "out")
     assert outcome.counts["heldout_documents"] == 0
     assert outcome.facts["split"]["method"] == "none held out"
 
 
-def test_run_holds_out_no_more_than_the_maximum(tmp_path, crawl, config):
+def test_run_holds_out_no_more_than_the_maximum(tmp_path, crawl, config, execute):
     changed = config.model_copy(update={"heldout": 0.5, "heldout_max_documents": 3})
     assert execute(changed, crawl, tmp_path / "out").counts["heldout_documents"] == 3
 
 
-def test_run_on_texts_of_every_kind_gives_the_same_documents(tmp_path, japanese):
+def test_run_on_texts_of_every_kind_gives_the_same_documents(tmp_path, japanese, execute):
     rows = [{"text": japanese(seed), "url": f"http://a.example/{seed}"} for seed in range(6)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     (tmp_path / "a.jsonl").write_bytes(lines)
@@ -213,7 +203,9 @@ def test_run_on_texts_of_every_kind_gives_the_same_documents(tmp_path, japanese)
     ("change", "message"),
     [({"language": "jp"}, "no language pack"), ({"rule_overrides": {"leters": 1.0}}, "no rule")],
 )
-def test_run_and_estimate_of_an_unknown_name_are_input_errors(tmp_path, crawl, config, change, message):
+def test_run_and_estimate_of_an_unknown_name_are_input_errors(
+    tmp_path, crawl, config, change, message, execute
+):
     changed = config.model_copy(update=change)
     with pytest.raises(InputError, match=message):
         execute(changed, crawl, tmp_path / "out")
@@ -288,7 +280,7 @@ stage.run(config, Inputs({"crawl/*.warc.gz": tuple(map(Path, files))}), open_wor
 
 
 @pytest.mark.parametrize("calls", [2, 4, pytest.param(6, marks=pytest.mark.slow)])
-def test_run_killed_and_started_again_ends_with_the_same_bytes(tmp_path, crawl, config, calls):
+def test_run_killed_and_started_again_ends_with_the_same_bytes(tmp_path, crawl, config, calls, execute):
     expected = execute(config, crawl, tmp_path / "whole")
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(calls), *map(str, crawl)]
     died = subprocess.run(command, check=False, capture_output=True, timeout=120)
@@ -303,7 +295,7 @@ def test_run_killed_and_started_again_ends_with_the_same_bytes(tmp_path, crawl, 
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_run_with_a_torn_unit_makes_it_again(tmp_path, crawl, config):
+def test_run_with_a_torn_unit_makes_it_again(tmp_path, crawl, config, execute):
     expected = execute(config, crawl, tmp_path / "whole")
     units = tmp_path / "whole" / "work" / "units"
     first, second, *_ = sorted(units.glob("*.parquet"))
@@ -329,7 +321,7 @@ SAMPLE = sorted((Path(__file__).parents[2] / "examples" / "crawl").glob("*.warc.
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SAMPLE, reason="the sample crawl is not in this checkout")
-def test_run_on_the_sample_crawl_keeps_only_japanese_pages_and_removes_planted_duplicates(tmp_path):
+def test_run_on_the_sample_crawl_keeps_only_japanese_pages_and_removes_planted_duplicates(tmp_path, execute):
     import csv
 
     with SAMPLE[0].with_name("truth.csv").open(encoding="utf-8", newline="") as file:

@@ -9,20 +9,8 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-from tsugiki.artifacts.contract import Inputs, open_workspace
-from tsugiki.corpus import stage
 from tsugiki.corpus.stage import Config
 from tsugiki.errors import DataError, InputError, StageError
-
-
-def execute(config, files, root):
-    out = open_workspace(root)
-    try:
-        return stage.run(config, Inputs({name: tuple(files) for name in config.sources}), out)
-    finally:
-        out.metrics.close()
-        for handler in out.log.handlers:
-            handler.close()
 
 
 @pytest.fixture
@@ -30,7 +18,7 @@ def config():
     return Config(source="crawl/*.warc.gz", language="ja", heldout=0.15)
 
 
-def test_run_on_damaged_texts_counts_lines_and_goes_on(tmp_path, japanese):
+def test_run_on_damaged_texts_counts_lines_and_goes_on(tmp_path, japanese, execute):
     good = json.dumps({"text": japanese(1)})
     lines = [good, "{", '{"text": 3}', '{"text": " "}', "[]", '{"text": "\\ud800"}', "", "\xff"]
     data = "\n".join(lines).encode("latin-1") + b"\n"
@@ -52,13 +40,13 @@ def test_run_on_damaged_texts_counts_lines_and_goes_on(tmp_path, japanese):
     ("names", "message"),
     [([], "no file matches"), (["gone.warc.gz"], "missing"), (["a.txt"], "unknown kind")],
 )
-def test_run_without_usable_files_is_an_input_error(tmp_path, names, message):
+def test_run_without_usable_files_is_an_input_error(tmp_path, names, message, execute):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match=message):
         execute(Config(source="x", language="ja"), [tmp_path / name for name in names], tmp_path / "out")
 
 
-def test_run_with_two_files_of_one_name_is_an_input_error(tmp_path, warc, japanese):
+def test_run_with_two_files_of_one_name_is_an_input_error(tmp_path, warc, japanese, execute):
     for name in "ab":
         (tmp_path / name).mkdir()
         warc.crawl(tmp_path / name / "x.warc.gz", [japanese(1)])
@@ -67,13 +55,13 @@ def test_run_with_two_files_of_one_name_is_an_input_error(tmp_path, warc, japane
         execute(Config(source="x", language="ja"), files, tmp_path / "out")
 
 
-def test_run_on_a_parquet_without_text_is_an_input_error(tmp_path):
+def test_run_on_a_parquet_without_text_is_an_input_error(tmp_path, execute):
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match='no column "text"'):
         execute(Config(source="x", language="ja"), [tmp_path / "a.parquet"], tmp_path / "out")
 
 
-def test_run_on_an_empty_crawl_is_a_data_error(tmp_path, warc):
+def test_run_on_an_empty_crawl_is_a_data_error(tmp_path, warc, execute):
     empty = tmp_path / "empty.warc.gz"
     empty.write_bytes(b"")
     redirects = warc.file(tmp_path / "r.warc.gz", [warc.record("", status="301 Moved")])
@@ -83,20 +71,20 @@ def test_run_on_an_empty_crawl_is_a_data_error(tmp_path, warc):
     assert not (tmp_path / "out" / "documents").exists()
 
 
-def test_run_without_a_page_of_the_language_says_what_was_seen(tmp_path, warc, english, page):
+def test_run_without_a_page_of_the_language_says_what_was_seen(tmp_path, warc, english, page, execute):
     records = [warc.record(page(english(i), lang="ja"), url=f"http://a.example/{i}") for i in range(3)]
     file = warc.file(tmp_path / "a.warc.gz", records)
     with pytest.raises(DataError, match=r'language "ja" among 3 pages .*en \(3\)'):
         execute(Config(source="x", language="ja"), [file], tmp_path / "out")
 
 
-def test_run_that_rejects_everything_names_the_top_reasons(tmp_path, warc):
+def test_run_that_rejects_everything_names_the_top_reasons(tmp_path, warc, execute):
     file = warc.crawl(tmp_path / "a.warc.gz", ["これはとても短い文章です。すぐに終わります。"] * 2)
     with pytest.raises(DataError, match=r"all 2 pages .*letters<400 \(2\)"):
         execute(Config(source="x", language="ja"), [file], tmp_path / "out")
 
 
-def test_run_with_only_one_group_cannot_hold_out(tmp_path, warc, japanese):
+def test_run_with_only_one_group_cannot_hold_out(tmp_path, warc, japanese, execute):
     text = japanese(1)
     variants = [text + "\n" + japanese(seed, sentences=6) for seed in range(2, 8)]
     file = warc.crawl(tmp_path / "a.warc.gz", variants)
