@@ -77,6 +77,15 @@ def test_read_jsonl_names_the_line_at_fault(tmp_path, line, said):
         list(read_jsonl(tmp_path / "d.jsonl"))
 
 
+@pytest.mark.parametrize("name", ["d.jsonl.gz", "d.jsonl.zst"])
+def test_read_jsonl_of_a_file_cut_short_says_so(tmp_path, name):
+    path = tmp_path / name
+    write_jsonl(path, ({"text": str(number)} for number in range(20_000)))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="is damaged"):
+        list(read_jsonl(path))
+
+
 def test_write_scores_orders_rows(tmp_path):
     rows = [
         {**dict.fromkeys(SCHEMA.names), "model": m, "task": "t", "dataset": "d", "item": i}

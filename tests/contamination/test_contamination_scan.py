@@ -227,6 +227,15 @@ def test_documents_of_every_kind_are_read_and_damage_is_counted(tmp_path):
     assert any("d.jsonl.gz" in place or "a.jsonl:3" in place for place in damage.places)
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zst", zstandard.compress)])
+def test_documents_of_a_packed_file_cut_short_are_counted_as_damage(suffix, pack, tmp_path):
+    path = tmp_path / f"cut.jsonl.{suffix}"
+    path.write_bytes(pack(b'{"text": "one"}\n' * 4000)[:-2])
+    damage = Damage()
+    list(iterate_texts([path], damage))
+    assert damage.lines == 1
+
+
 def test_documents_of_an_artifact_are_its_training_split(tmp_path):
     from tsugiki.artifacts.documents import documents_schema, write_documents
 

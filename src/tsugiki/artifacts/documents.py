@@ -14,6 +14,7 @@ import contextlib
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def _rows(file: Path, wanted: list[str] | None) -> Iterator[dict[str, Any]]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a .jsonl, .jsonl.gz or .jsonl.zst file; raises InputError with the line at fault."""
     with _open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_until_damage(lines, path), start=1):
             if not line.strip():
                 continue
             try:
@@ -155,6 +156,15 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     f'{path}, line {number}: no "text" string', hint='each line needs {"text": "..."}'
                 )
             yield row
+
+
+def _until_damage(lines: io.TextIOBase, path: Path) -> Iterator[str]:
+    try:
+        yield from lines
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is damaged: {error}", hint="make or fetch the file again; it may be cut short"
+        ) from error
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -175,7 +185,9 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _open_text(path: Path) -> io.TextIOBase:
     if path.suffix == ".zst":
-        return zstandard.open(path, "rt", encoding="utf-8")
+        # not zstandard.open, which ends silently where a frame is cut short
+        stream = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8")
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     return path.open(encoding="utf-8")
