@@ -104,7 +104,7 @@ def test_fallback_pieces_stand_for_their_byte():
             },
             TokenizerKind.SENTENCE_PIECE,
         ),
-        ({"model": {"type": "Unigram", "byte_fallback": True}, "decoder": None}, TokenizerKind.OTHER),
+        ({"model": {"type": "Unigram", "byte_fallback": True}, "decoder": None}, TokenizerKind.UNIGRAM),
         ({"model": {"type": "BPE"}, "decoder": {"type": "Metaspace"}}, TokenizerKind.OTHER),
         ({}, TokenizerKind.OTHER),
     ],

@@ -8,9 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tsugiki.artifacts.documents import iterate_documents
+from tsugiki.errors import DataError
 from tsugiki.models.tokenizer import train_byte_level_bpe
 from tsugiki.vocabulary.appending import idle_fragments
-from tsugiki.vocabulary.extend import extend_tokenizer, unreachable_pieces
+from tsugiki.vocabulary.extend import extend_tokenizer, unreachable_pieces, with_candidates
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.words import segment_words
 
@@ -71,6 +72,29 @@ def test_text_that_uses_no_appended_piece_keeps_its_ids_and_all_text_survives(ex
     assert ids.tolist() == mixed_base.encode_batch([text])[0].tolist()
 
 
+@pytest.mark.parametrize("method", ["append", "continued"])
+def test_more_is_learnt_while_too_few_can_be_reached_and_text_holds_more(mixed_base, texts, method):
+    """GPT-2's merges straddle characters: more than the spare pieces were unreachable there."""
+    words, learnt = segment_words(mixed_base, texts), []
+
+    def use(candidates):
+        learnt.append(len(candidates))
+        raise DataError("too few", hint="")
+
+    with pytest.raises(DataError, match="too few"):
+        with_candidates(use, mixed_base, words, LIMITS._replace(wanted=20), method)
+    assert learnt[0] < learnt[-2] == learnt[-1]  # until the text holds no more
+    assert learnt == sorted(learnt)
+    grown = with_candidates(
+        lambda candidates: use(candidates) if len(candidates) == learnt[0] else len(candidates),
+        mixed_base,
+        words,
+        LIMITS._replace(wanted=20),
+        method,
+    )
+    assert grown == learnt[1]
+
+
 def test_appending_is_the_same_whatever_the_order_of_documents(extension, mixed_base, texts):
     shuffled = random.Random(0).sample(texts, len(texts))
     again = extend_tokenizer(mixed_base, segment_words(mixed_base, shuffled), LIMITS, method="append")
@@ -95,3 +119,15 @@ def test_words_that_are_cut_further_give_no_piece_across_the_cut(mixed_base):
         }
         assert "鶏卵" not in found
         assert {"鶏", "卵"} <= found
+
+
+@pytest.mark.parametrize("method", ["continued", "append"])
+def test_no_piece_lies_across_a_cut_even_where_a_token_of_the_base_does(method):
+    """The base joins くの; 多くの would be built on that, though 多く is a word and の another."""
+    base = train_byte_level_bpe(["くの" * 9], 264)
+    assert len(base.encode_batch(["くの"])[0]) == 1
+    words = segment_words(base, ["多くの花"] * 9, cut=lambda _: [0, 2, 3])
+    extension = extend_tokenizer(base, words, LIMITS._replace(wanted=4), method=method)
+    new = [extension.tokenizer.contents[number] for number in range(base.size, extension.tokenizer.size)]
+    assert not [content for content in new if "くの".encode() in content]
+    assert {"多".encode(), "花".encode()} <= set(new)

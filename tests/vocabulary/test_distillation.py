@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from tsugiki.artifacts.documents import iterate_documents
 from tsugiki.models.directory import EMBEDDING, HEAD, load_decoder
-from tsugiki.vocabulary.distillation import Settings, _difference, distil_head_rows, distil_input_rows
+from tsugiki.vocabulary.distillation import (
+    Settings,
+    _cross_entropy,
+    _difference,
+    distil_head_rows,
+    distil_input_rows,
+)
 from tsugiki.vocabulary.extend import extend_tokenizer
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.rows import subtoken_mean
@@ -97,3 +104,15 @@ def test_head_rows_predict_better_what_comes_next(decoder, extension, texts):
     settings = Settings(extension.base_size, learning_rate=1e-2, epochs=2)
     done = distil_head_rows(decoder, start_RD, windows, settings, seed=0)
     assert done.loss_after < done.loss_before - 0.1
+
+
+def test_cross_entropy_of_old_and_new_logits_is_that_of_both_together():
+    generator = torch.Generator().manual_seed(1)
+    old_NV, new_NR = (torch.randn(6, size, generator=generator) for size in (7, 3))
+    new_NR.requires_grad_()
+    labels_N = torch.tensor([0, 6, 7, 9, 3, 8])
+    loss = _cross_entropy(old_NV, new_NR, labels_N)
+    expected = F.cross_entropy(torch.cat((old_NV, new_NR), dim=1), labels_N)
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(one, new_NR, retain_graph=True)[0] for one in (loss, expected)]
+    torch.testing.assert_close(*gradients)

@@ -6,13 +6,14 @@ import random
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from tsugiki.artifacts.documents import iterate_documents
 from tsugiki.errors import DataError, InputError
 from tsugiki.models.byte_level import piece_to_bytes
 from tsugiki.models.tokenizer import TextTokenizer, train_byte_level_bpe
-from tsugiki.vocabulary.extend import extend_tokenizer, unreachable_pieces
+from tsugiki.vocabulary.candidates import select
+from tsugiki.vocabulary.extend import extend_tokenizer, find_candidates, unreachable_pieces
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.pieces import script_of
 from tsugiki.vocabulary.words import segment_words, training_texts
@@ -202,10 +203,30 @@ def test_last_row_that_no_whole_piece_fits_into_goes_to_a_fragment(base_tokenize
     assert (extension.added, extension.fragments, len(whole_texts(extension))) == (3, 2, 1)
 
 
-def _unigram():
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.train_from_iterator(["the graft"], trainers.UnigramTrainer(vocab_size=20, show_progress=False))
-    return tokenizer
+def test_fragments_do_not_stand_in_for_whole_pieces_that_are_missing(base_tokenizer):
+    words = segment_words(base_tokenizer, ["庭한師말花" * 3])
+    candidates = find_candidates(base_tokenizer, words, Limits(40, 2, 16, ascii=False), "continued")
+    rare = {candidate.number for candidate in candidates if candidate.is_whole}
+    assert select(candidates, base_tokenizer.size, 3, rare) == []
+    assert len(select(candidates, base_tokenizer.size, 2, rare)) == 2  # what a last whole piece may leave
+
+
+def test_tokenizer_that_puts_a_space_before_a_text_is_extended_with_whole_pieces(texts):
+    """As GPT-2's with add_prefix_space: asked for a piece's own text, it gives a space besides."""
+    tokenizer = train_byte_level_bpe(["graft the tree"], 262).tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    base = TextTokenizer(tokenizer, 0, 1)
+    assert (
+        base.encode_batch(["木"])[0].tolist()
+        == base.encode_within([" 木"])[0]
+        != base.encode_within(["木"])[0]
+    )
+    for method in ("continued", "append"):
+        extension = extend_tokenizer(base, segment_words(base, texts), LIMITS, method=method)
+        assert len(whole_texts(extension)) > 100
+        assert unreachable_pieces(extension.tokenizer, base.size) == []
+        joined = [b"".join(base.contents[part] for part in parts) for parts in extension.components]
+        assert joined == new_contents(extension)
 
 
 def _word_piece():
@@ -227,7 +248,6 @@ def _suffixed_bpe():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_unigram, "of kind Unigram"),
         (_word_piece, "of kind WordPiece"),
         (_bpe_without_bytes, "without bytes to fall back to"),
         (_suffixed_bpe, "prefix or suffix"),
@@ -237,7 +257,7 @@ def test_other_kinds_of_tokenizers_are_refused(make, message, texts, base_tokeni
     words = segment_words(base_tokenizer, texts[:1])
     with pytest.raises(InputError, match=message) as caught:
         extend_tokenizer(TextTokenizer(make(), None, None), words, LIMITS)
-    assert "choose a model with a BPE tokenizer" in caught.value.hint
+    assert "choose a model with a BPE or Unigram tokenizer" in caught.value.hint
 
 
 def test_training_texts_samples_evenly_by_id_and_only_the_train_split(corpora, texts):

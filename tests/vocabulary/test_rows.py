@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from tsugiki.artifacts.documents import iterate_documents
 from tsugiki.artifacts.files import read_json, sha256_of
-from tsugiki.models.directory import EMBEDDING, HEAD, check_parity, load_decoder, vocabulary_size
-from tsugiki.models.weights import read_headers, read_tensors
+from tsugiki.models.directory import (
+    EMBEDDING,
+    HEAD,
+    check_parity,
+    load_decoder,
+    save_model,
+    vocabulary_size,
+)
+from tsugiki.models.tokenizer import load_tokenizer
+from tsugiki.models.weights import read_headers, read_tensors, weight_files, write_shard
 from tsugiki.vocabulary.extend import extend_tokenizer
 from tsugiki.vocabulary.learner import Limits
-from tsugiki.vocabulary.rows import random_rows, row_facts, subtoken_mean, write_extended_model
+from tsugiki.vocabulary.rows import Knowledge, random_rows, row_facts, subtoken_mean, write_extended_model
 from tsugiki.vocabulary.words import segment_words
 
 
@@ -87,6 +99,48 @@ def test_extended_model_keeps_every_old_bit_and_loads_in_transformers(
     assert {**read_json(base / "config.json"), "vocab_size": 400} == read_json(tmp_path / "config.json")
     check_parity(tmp_path, torch.arange(360, 400)[None])
     assert load_decoder(tmp_path).config.vocabulary_size == 400
+
+
+@pytest.mark.parametrize("method", ["random", "distillation"])
+def test_tied_rows_that_are_stored_under_both_names_stay_tied(make_base, extension, tmp_path, method):
+    """Where they differ, transformers does not tie them, and the model is another one than ours."""
+    base = tmp_path / "base"
+    shutil.copytree(make_base(tied_embeddings=True), base)
+    (file,) = weight_files(base)
+    stored = tensors(base)
+    write_shard(file, {**stored, HEAD: stored[EMBEDDING].clone()})
+    learnt = {EMBEDDING: torch.randn(extension.added, stored[EMBEDDING].shape[1])}
+    write_extended_model(
+        base, extension, tmp_path / "new", method, seed=1, knowledge=Knowledge(learnt=learnt)
+    )
+    new = tensors(tmp_path / "new")
+    assert torch.equal(new[HEAD], new[EMBEDDING])
+    check_parity(tmp_path / "new", torch.arange(360, 400)[None])
+
+
+def test_chat_template_and_generation_settings_survive_the_extension_and_saving_after_it(
+    make_base, corpora, tmp_path
+):
+    """Llama 3's chat models end an answer with one of two tokens; generation_config.json alone names both."""
+    base = tmp_path / "base"
+    shutil.copytree(make_base(), base)
+    kept = {
+        "chat_template.jinja": "{% for m in messages %}{{ m.content }}{% endfor %}",
+        "generation_config.json": json.dumps({"eos_token_id": [1, 5], "temperature": 0.6}),
+    }
+    for name, text in kept.items():
+        (base / name).write_text(text)
+    tokenizer = load_tokenizer(base)
+    texts = [row["text"] for row in iterate_documents(corpora["japanese"], split="train")]
+    words = segment_words(tokenizer, texts)
+    extension = extend_tokenizer(tokenizer, words, Limits(40, 2, 16, ascii=False))
+    write_extended_model(base, extension, tmp_path / "new", "subtoken-mean", seed=0)
+    decoder = load_decoder(tmp_path / "new")  # as training does
+    save_model(decoder, load_tokenizer(tmp_path / "new"), tmp_path / "trained")
+    for directory in ("new", "trained"):
+        assert {name: (tmp_path / directory / name).read_text() for name in kept} == kept
+    settings = GenerationConfig.from_pretrained(tmp_path / "trained")
+    assert (settings.eos_token_id, settings.temperature) == ([1, 5], 0.6)
 
 
 def test_writing_twice_gives_the_same_bytes_and_keeps_no_file_of_another_base(make_base, extension, tmp_path):

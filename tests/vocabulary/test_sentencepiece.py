@@ -22,25 +22,26 @@ from tsugiki.errors import InputError
 from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.directory import save_model
-from tsugiki.models.sentencepiece_file import PieceType, read_sentencepiece
+from tsugiki.models.sentencepiece_file import PieceType, _fields, read_sentencepiece
 from tsugiki.models.spelling import byte_of
 from tsugiki.models.tokenizer import TextTokenizer, load_tokenizer
 from tsugiki.vocabulary.candidates import excluded_at_first, learn_candidates
-from tsugiki.vocabulary.characters import characters_to_add
+from tsugiki.vocabulary.characters import characters_to_add, with_characters
 from tsugiki.vocabulary.extend import extend_tokenizer, unreachable_pieces
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.pieces import script_of
 from tsugiki.vocabulary.words import segment_words
 from tsugiki.vocabulary.writing import _scores_below
 
+NORMALISER, CHARACTER_MAP = 3, 2  # fields of ModelProto and NormalizerSpec
 LIMITS = Limits(wanted=160, minimum_count=2, maximum_characters=16, ascii=False)
 JAPANESE = "".join(dict.fromkeys("昨日の夕方、先生は東京の郊外で新しい言葉について本を書いた。🌸庭師"))
 MIXED = st.text(st.sampled_from(f"{JAPANESE} theab12\n\t▁é한"), max_size=40)
 UNICODE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0▁"), max_size=40)
 
 
-def train(texts: list[str], size: int, **options) -> bytes:
-    """A SentencePiece BPE model as Llama 2's: identity normaliser, bytes to fall back to, digits split."""
+def train(texts: list[str], size: int, *, normaliser: str = "identity", **options) -> bytes:
+    """A SentencePiece BPE model as Llama 2's: bytes to fall back to, digits split."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
@@ -48,7 +49,7 @@ def train(texts: list[str], size: int, **options) -> bytes:
         vocab_size=size,
         model_type="bpe",
         byte_fallback=True,
-        normalization_rule_name="identity",
+        normalization_rule_name=normaliser,
         remove_extra_whitespaces=False,
         split_digits=True,
         minloglevel=2,
@@ -182,6 +183,26 @@ def convert_pieces(pieces):
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return tokenizer
+
+
+def test_characters_that_the_normaliser_replaces_are_no_pieces(texts):
+    """SentencePiece's default normaliser is NFKC: no text that it gives has a full-width letter."""
+    model = train([*texts["english"], *texts["japanese"][:1]], 420, normaliser="nmt_nfkc")
+    (rules,) = (value for number, value, _ in _fields(model) if number == NORMALISER)
+    (table,) = (value for number, value, _ in _fields(rules) if number == CHARACTER_MAP)
+    tokenizer = convert(model, "llama")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(table), tokenizer.normalizer])
+    base = TextTokenizer(tokenizer, 1, 2, {"tokenizer.model": model})
+    corpus = [f"{text}㍿ＡＢＣの①ｶ" for text in texts["japanese"]]
+    words = segment_words(base, corpus)
+    assert not set("㍿ＡＢＣ①ｶ") & set(words.new_characters)
+    assert set("株式会社") <= set(words.new_characters)
+    extension = extend_tokenizer(base, words, LIMITS)
+    assert unreachable_pieces(extension.tokenizer, extension.base_size) == []
+    peer = sentencepiece.SentencePieceProcessor(model_proto=extension.tokenizer.side_files["tokenizer.model"])
+    assert [peer.encode(text) for text in corpus] == [encode(extension.tokenizer, text) for text in corpus]
+    # Asked the other way: such a character as a piece is seen to be out of reach.
+    assert unreachable_pieces(with_characters(base, ["Ａ", "株"]), base.size) == [base.size]
 
 
 def test_scores_fall_strictly_even_where_float32_is_coarse():

@@ -8,7 +8,7 @@ protobuf library has to fit.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -86,6 +86,20 @@ def append_pieces(data: bytes, pieces: Sequence[ModelPiece]) -> bytes:
         else:
             rest += raw
     return bytes(old) + b"".join(_length_delimited(_PIECES, _write_piece(piece)) for piece in pieces) + rest
+
+
+def replace_scores(data: bytes, scores: Mapping[int, float]) -> bytes:
+    """The file with other scores for the pieces of some ids; all other bytes stay as they are."""
+    written, place = bytearray(), 0
+    for number, value, raw in _fields(data):
+        if number == _PIECES and isinstance(value, bytes):
+            if place in scores:
+                kept = b"".join(inner for field, _, inner in _fields(value) if field != _SCORE)
+                score = _varint(_SCORE << 3 | _FIXED32) + struct.pack("<f", scores[place])
+                raw = _length_delimited(_PIECES, kept + score)  # noqa: PLW2901 - the field in its new form
+            place += 1
+        written += raw
+    return bytes(written)
 
 
 def _with_vocabulary_size(trainer: bytes, size: int) -> bytes:

@@ -22,22 +22,25 @@ class TokenizerKind(StrEnum):
     """GPT-2, Llama 3, Qwen: pieces are bytes in GPT-2's alphabet; a pre-tokenizer cuts words."""
     SENTENCE_PIECE = "SentencePiece BPE"
     """Llama 2, Mistral, Gemma: pieces are characters, `▁` a space; all else falls back to bytes."""
+    UNIGRAM = "Unigram"
+    """LLM-jp's first to third, T5, XGLM: pieces are characters, `▁` a space; each has a score, the best way
+    through a text wins."""
     OTHER = "other"
-    """All else: Unigram, WordPiece, BPE without bytes to fall back to."""
+    """All else: WordPiece, BPE without bytes to fall back to."""
 
 
 def kind_of(tokenizer_json: Mapping[str, Any]) -> TokenizerKind:
     """The kind of tokenizer that a tokenizer.json describes."""
     model = tokenizer_json.get("model") or {}
-    decoders = {part.get("type") for part in _parts(tokenizer_json.get("decoder"))}
+    decoders = {part.get("type") for part in parts_of(tokenizer_json.get("decoder"))}
     if "ByteLevel" in decoders:
         return TokenizerKind.BYTE_LEVEL
     if model.get("type") == "BPE" and model.get("byte_fallback") and "ByteFallback" in decoders:
         return TokenizerKind.SENTENCE_PIECE
-    return TokenizerKind.OTHER
+    return TokenizerKind.UNIGRAM if model.get("type") == "Unigram" else TokenizerKind.OTHER
 
 
-def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+def parts_of(component: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     """A part of tokenizer.json, or those that it is a sequence of."""
     if component is None:
         return
@@ -46,7 +49,7 @@ def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield component
         return
     for part in inner:
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 _SEQUENCES = ("decoders", "normalizers", "pretokenizers")

@@ -16,8 +16,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from tsugiki.artifacts.files import read_json
 from tsugiki.artifacts.identity import canonical_json
 from tsugiki.errors import DataError, InputError
+from tsugiki.models.blind import blind_to_special_tokens
 from tsugiki.models.byte_level import keeps_characters_whole
-from tsugiki.models.spelling import SPACE, TokenizerKind, byte_of, content_of, kind_of
+from tsugiki.models.spelling import SPACE, TokenizerKind, byte_of, content_of, kind_of, parts_of
 
 BOS = "<|begin_of_text|>"
 EOS = "<|end_of_text|>"
@@ -29,8 +30,15 @@ WORD_PATTERN = (
 """How text is cut into words before BPE: `pat_str` of Llama 3 (meta-llama/llama3, llama/tokenizer.py)."""
 
 TOKENIZER_FILE = "tokenizer.json"
-SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
-"""Files beside tokenizer.json that other programs read; carried along unchanged."""
+SIDE_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "generation_config.json",
+)
+"""Files beside tokenizer.json that other programs read; carried along unchanged. generation_config.json is
+among them, since it names the tokens that end an answer (Llama 3's chat models have two)."""
 
 
 class TextTokenizer:
@@ -81,22 +89,64 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of each text, without special tokens."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; special tokens are passed over, broken UTF-8 becomes U+FFFD."""
         return self.tokenizer.decode([int(number) for number in ids], skip_special_tokens=True)
 
+    def after_normaliser(self, text: str) -> str:
+        """A text as the normaliser hands it on to be cut; unchanged where there is none."""
+        normaliser = self.tokenizer.normalizer
+        return text if normaliser is None else str(normaliser.normalize_str(text))
+
     def encode_within(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text as they are within a longer one: without a space that is put before a text.
 
-        For SentencePiece-style tokenizers the model alone is asked; a text is then taken as normalised.
+        For tokenizers that spell spaces as `▁` the model alone is asked; a text is then taken as normalised.
         """
         if self.kind is TokenizerKind.BYTE_LEVEL:
-            return [ids.tolist() for ids in self.encode_batch(texts)]
-        model = self.tokenizer.model
+            encodings = self._unprefixed.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
+        model = self._encoder.model
         return [[token.id for token in model.tokenize(text.replace(" ", SPACE))] for text in texts]
+
+    def stretches(self, text: str) -> list[str]:
+        """A text, normalised, in the parts that the model encodes one by one."""
+        normaliser, cutter = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
+        normal = text if normaliser is None else normaliser.normalize_str(text)
+        return [normal] if cutter is None else [part for part, _ in cutter.pre_tokenize_str(normal)]
+
+    def normalised(self, text: str) -> str:
+        """What would come back of a text if the model had a piece for every character."""
+        decoder, stretches = self.tokenizer.decoder, self.stretches(text)
+        return "".join(stretches) if decoder is None else str(decoder.decode(stretches))
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """Of a Unigram tokenizer, the id of characters that it has no piece for; None for other kinds."""
+        if self.kind is not TokenizerKind.UNIGRAM:
+            return None
+        number: int | None = json.loads(self.tokenizer.to_str())["model"]["unk_id"]
+        return number
+
+    @cached_property
+    def _encoder(self) -> Tokenizer:
+        return blind_to_special_tokens(self.tokenizer)
+
+    @cached_property
+    def _unprefixed(self) -> Tokenizer:
+        """The same without the space that some byte-level tokenizers put before a text."""
+        data = json.loads(self.tokenizer.to_str())
+        prefixing = [part for part in parts_of(data["pre_tokenizer"]) if part.get("add_prefix_space")]
+        if not prefixing:
+            return self.tokenizer
+        for part in prefixing:
+            part["add_prefix_space"] = False
+        unprefixed = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+        unprefixed.encode_special_tokens = True
+        return unprefixed
 
     @cached_property
     def kind(self) -> TokenizerKind:

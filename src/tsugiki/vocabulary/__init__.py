@@ -5,6 +5,8 @@ words.py         documents -> distinct words as the base tokenizer segments them
 characters.py    SentencePiece-style tokenizers: new characters, and where words end
 segmenters.py    word segmenters that language packs name
 learner.py       learns merges on a segmentation
+unigram.py       Unigram tokenizers: unigram_words.py, unigram_candidates.py (which pieces), unigram_scores.py
+                 (EM over unigram_lattice.py)
 candidates.py    continued BPE: what could be added, by what it saves; which are kept
 appending.py     pieces learnt apart from the base's segmentation
 extend.py        candidates -> the extended tokenizer, every new piece reachable

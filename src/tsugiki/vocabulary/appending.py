@@ -24,13 +24,18 @@ _GROWTH = 1.5
 """By how much more is learnt where too many pieces turn out to be the base's."""
 
 
-def append_candidates(base: TextTokenizer, words: Words, limits: Limits) -> list[Candidate]:
-    """Pieces that are learnt on `words` from bytes or characters on, without those that the base has."""
+def append_candidates(
+    base: TextTokenizer, words: Words, limits: Limits, slack: int = SLACK_PIECES
+) -> list[Candidate]:
+    """Pieces that are learnt on `words` from bytes or characters on, without those that the base has.
+
+    slack: pieces to learn beyond those wanted.
+    """
     atoms, atom_words = _in_atoms(base, words)
-    asked = limits.wanted + SLACK_PIECES
+    asked = limits.wanted + slack
     while True:
         candidates, learnt = _learn(base, words, (atoms, atom_words), limits._replace(wanted=asked))
-        enough = sum(candidate.is_whole for candidate in candidates) >= limits.wanted + SLACK_PIECES
+        enough = sum(candidate.is_whole for candidate in candidates) >= limits.wanted + slack
         if enough or learnt < asked:
             return candidates
         asked = int(asked * _GROWTH)

@@ -14,7 +14,12 @@ from tsugiki.vocabulary.pieces import Scripts, describe_pieces
 from tsugiki.vocabulary.words import Words
 
 SLACK_PIECES = 64
-"""Learnt beyond what was asked for: replacements for pieces that turn out to be unreachable."""
+"""Learnt beyond what was asked for: replacements for pieces that turn out to be unreachable. Where they are
+too few, `extend.with_candidates` learns more."""
+
+
+_MOST_FRAGMENTS = 2
+"""A character has up to four bytes, so a whole piece needs at most two fragments beside itself."""
 
 
 @dataclass
@@ -50,14 +55,19 @@ class Candidate:
         return self.merges[0][1:] if self.merges else ()
 
 
-def learn_candidates(base: TextTokenizer, words: Words, limits: Limits) -> list[Candidate]:
-    """What can be learnt on `words`, most useful first (ties by number): continued byte-pair encoding."""
+def learn_candidates(
+    base: TextTokenizer, words: Words, limits: Limits, slack: int = SLACK_PIECES
+) -> list[Candidate]:
+    """What can be learnt on `words`, most useful first (ties by number): continued byte-pair encoding.
+
+    slack: pieces to learn beyond those wanted.
+    """
     contents = [*learnable_contents(base), *(character.encode() for character in words.new_characters)]
     # Each whole piece needs at most two new fragments (a character has up to four bytes).
-    capacity = len(contents) + 3 * (limits.wanted + SLACK_PIECES)
+    capacity = len(contents) + 3 * (limits.wanted + slack)
     scripts = Scripts()
     table = describe_pieces(contents, capacity, scripts)
-    generous = limits._replace(wanted=limits.wanted + SLACK_PIECES)
+    generous = limits._replace(wanted=limits.wanted + slack)
     merges = learn_merges(words, contents, table, scripts.table(words.characters), generous)
     candidates = [
         Candidate(number, character.encode(), [], saved_by_character(character, words.characters[character]))
@@ -92,7 +102,8 @@ def select(
     """The `wanted` pieces that save most, with all that they are built on, in the order of their numbers.
 
     candidates: by number from `base_size` on. Pieces in `excluded`, and those built on them, are left out; so
-    is every fragment that no kept piece needs (leaf pruning).
+    is every fragment that no kept piece needs (leaf pruning). Where whole pieces are lacking, there are fewer
+    than `wanted`.
     """
     taken: set[int] = set()
     # Merges save less and less, so this order leaves them as they were learnt; characters fall in between.
@@ -107,7 +118,8 @@ def select(
         taken.update(needed)
         if len(taken) == wanted:
             break
-    for candidate in order:
+    left_over = wanted - len(taken)
+    for candidate in order if left_over <= _MOST_FRAGMENTS else ():
         # A last row that no whole piece fits into: a fragment on its own shortens rare characters.
         if len(taken) < wanted and not candidate.is_whole:
             needed = _needed(candidate, candidates, base_size, taken)

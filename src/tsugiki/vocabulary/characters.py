@@ -20,7 +20,7 @@ from tsugiki.models.spelling import SPACE, byte_of
 from tsugiki.models.tokenizer import TextTokenizer
 from tsugiki.vocabulary.pieces import ANY_SCRIPT, MIXED_SCRIPTS, Scripts, describe_pieces, script_of
 
-_NEVER_PIECES = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
+NEVER_PIECES = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Controls (line breaks among them), surrogates, private and unassigned characters, line separators."""
 
 _NO_WORD = -1
@@ -41,7 +41,7 @@ def characters_to_add(
         if count >= minimum_count
         and character not in known
         and not character.isascii()
-        and unicodedata.category(character) not in _NEVER_PIECES
+        and unicodedata.category(character) not in NEVER_PIECES
     ]
     return tuple(sorted(found, key=lambda one: (-saved_by_character(one, counts[one]), one)))
 

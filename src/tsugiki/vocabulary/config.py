@@ -41,6 +41,12 @@ class Config(StageConfig):
         "gone on. append: a vocabulary is learnt from characters on, as Swallow's, and what the base lacks "
         "and can reach is appended.",
     )
+    scores: Literal["keep", "re-estimate"] = Field(
+        default="keep",
+        description="Of a Unigram tokenizer. keep: old scores stay, so text without new pieces keeps its ids "
+        "and logits; the new pieces' are estimated by EM. re-estimate: all are, as LLM-jp did; old text may "
+        "be cut anew.",
+    )
     keep_words: bool = Field(
         default=False,
         description="Keep pieces within words as the segmenter cuts them that the language pack names. For "

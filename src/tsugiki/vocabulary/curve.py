@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsugiki.models.tokenizer import TextTokenizer
-from tsugiki.vocabulary.candidates import Candidate
-from tsugiki.vocabulary.extend import Extension, choose_pieces
+from tsugiki.vocabulary.extend import Candidates, Extension, choose_pieces
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.words import batches
 
@@ -32,7 +31,7 @@ def count_tokens(tokenizer: TextTokenizer, texts: Sequence[str]) -> int:
 
 def measure_sizes(
     base: TextTokenizer,
-    candidates: Sequence[Candidate],
+    candidates: Candidates,
     limits: Limits,
     sizes: Sequence[int],
     texts: Sequence[str],

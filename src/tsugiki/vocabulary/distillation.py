@@ -182,13 +182,31 @@ def distil_head_rows(
         x_ND = _states_before(decoder, batch)
         labels_N = torch.tensor([label for one in batch for label in one.labels], device=x_ND.device)
         leaf_RD = adam.rows_RD.clone().requires_grad_()
-        logits_NV = torch.cat((_old_logits(decoder, x_ND, settings.old_pieces), x_ND @ leaf_RD.T), dim=1)
-        loss = F.cross_entropy(logits_NV, labels_N)
+        loss = _cross_entropy(_old_logits(decoder, x_ND, settings.old_pieces), x_ND @ leaf_RD.T, labels_N)
         (gradient_RD,) = torch.autograd.grad(loss, leaf_RD)
         adam.step(everything, gradient_RD, settings.learning_rate * (1 - number / len(order)))
         losses.append(float(loss.detach()))
         on_batch(number + 1, len(order))
     return _distilled(adam, losses)
+
+
+def _cross_entropy(old_NV: Tensor, new_NR: Tensor, labels_N: Tensor) -> Tensor:
+    """The mean cross-entropy of labels that count the old pieces first, then the new ones.
+
+    The old logits learn nothing, so only their logarithms of sums go into the graph: no gradient as large as
+    the whole vocabulary is ever made.
+    """
+    size = old_NV.shape[1]
+    is_new_N = labels_N >= size
+    old_labels_N = torch.where(is_new_N, 0, labels_N)
+    new_labels_N = torch.where(is_new_N, labels_N - size, 0)
+    total_N = torch.logsumexp(torch.cat((old_NV.logsumexp(dim=1)[:, None], new_NR), dim=1), dim=1)
+    chosen_N = torch.where(
+        is_new_N,
+        new_NR.gather(1, new_labels_N[:, None])[:, 0],
+        old_NV.gather(1, old_labels_N[:, None])[:, 0],
+    )
+    return (total_N - chosen_N).mean()
 
 
 def _distilled(adam: _LazyAdam, losses: Sequence[float]) -> Distilled:

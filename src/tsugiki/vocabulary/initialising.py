@@ -19,10 +19,11 @@ from tsugiki.vocabulary.distillation import (
     distil_input_rows,
     embedding_of,
 )
+from tsugiki.vocabulary.extend import Corpus
 from tsugiki.vocabulary.learning import Learnt
 from tsugiki.vocabulary.rows import NOTHING, Knowledge, subtoken_mean
 from tsugiki.vocabulary.snippets import collect_snippets, collect_windows
-from tsugiki.vocabulary.words import Words
+from tsugiki.vocabulary.unigram_words import UnigramWords
 
 _WINDOW_TOKENS = 64
 
@@ -38,8 +39,10 @@ def row_knowledge(
     return NOTHING, {}
 
 
-def base_frequencies(base: TextTokenizer, words: Words) -> torch.Tensor:
+def base_frequencies(base: TextTokenizer, words: Corpus) -> torch.Tensor:
     """How often each piece of the base occurs in the words, as the base itself encodes them, (V,)."""
+    if isinstance(words, UnigramWords):
+        return torch.from_numpy(words.count_pieces(base))
     counts = np.bincount(
         words.token_S, weights=words.count_W[words.word_S], minlength=base.size + len(words.new_characters)
     )

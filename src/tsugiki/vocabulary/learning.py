@@ -10,15 +10,21 @@ from tsugiki.artifacts.contract import Inputs, Workspace
 from tsugiki.models.tokenizer import TextTokenizer
 from tsugiki.vocabulary.config import Config, final_rows, size_ladder
 from tsugiki.vocabulary.curve import CURVE_CHARACTERS, Point, choose_point, measure_sizes
-from tsugiki.vocabulary.extend import Extension, check_extendable, find_candidates
+from tsugiki.vocabulary.extend import (
+    Candidates,
+    Corpus,
+    Extension,
+    check_extendable,
+    read_corpus,
+    with_candidates,
+)
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.segmenters import cut_of_corpus
 from tsugiki.vocabulary.words import (
     TrainingTexts,
-    Words,
+    Watched,
     measuring_split,
     sample_documents,
-    segment_words,
     training_texts,
 )
 
@@ -32,7 +38,7 @@ class Learnt:
 
     base: TextTokenizer
     extension: Extension
-    words: Words
+    words: Corpus
     texts: TrainingTexts
     curve: tuple[Point, ...]
 
@@ -45,22 +51,30 @@ def learn_extension(
     Raises InputError for a tokenizer that can't be extended, DataError where there is too little text.
     """
     check_extendable(base)
-    out.progress(0, 5, "steps", "learning pieces")
+    out.progress(0, 5, "steps", "reading documents")
     directory = inputs.path(config.corpus)
     texts = training_texts(directory, config.sample)
     cut = cut_of_corpus(directory) if config.keep_words else None
-    words = segment_words(base, texts, minimum_count=config.minimum_count, cut=cut)
+    watched = Watched(texts, lambda count: out.progress(0, 5, "steps", f"{count:,} documents read"))
+    words = read_corpus(base, watched, minimum_count=config.minimum_count, cut=cut)
+    out.progress(0, 5, "steps", f"learning {config.add:,} pieces")
     keeps_ascii = words.mostly_ascii if config.ascii_pieces == "auto" else config.ascii_pieces == "keep"
     sizes = [final_rows(base_rows, add, config.multiple_of) - base.size for add in size_ladder(config.add)]
     limits = Limits(sizes[-1], config.minimum_count, config.max_piece_characters, keeps_ascii)
-    candidates = find_candidates(base, words, limits, config.method)
-    found = measure_sizes(
+    held_out = held_out_texts(directory)
+
+    def measured(candidates: Candidates) -> list[tuple[Point, Extension | None]]:
+        out.progress(0, 5, "steps", "choosing pieces")
+        apart = config.method == "append"
+        return measure_sizes(base, candidates, limits, sorted(set(sizes)), held_out, apart=apart)
+
+    found = with_candidates(
+        measured,
         base,
-        candidates,
+        words,
         limits,
-        sorted(set(sizes)),
-        held_out_texts(directory),
-        apart=config.method == "append",
+        config.method,
+        scores=config.scores,
     )
     points = [point for point, _ in found]
     place = len(points) - 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tsugiki.models.tokenizer import TextTokenizer
 from tsugiki.vocabulary.extend import Extension
 from tsugiki.vocabulary.sentencepiece_ids import PeerIds
-from tsugiki.vocabulary.words import BATCH_DOCUMENTS, measuring_split, sample_documents
+from tsugiki.vocabulary.words import BATCH_DOCUMENTS, count_documents, measuring_split, sample_documents
 
 EXAMPLES = 40
 
@@ -38,24 +38,38 @@ class Measurement:
     tallies: by (dataset, language, host), held-out documents. uses_P: how often each piece of the extended
     tokenizer was used in them. characters: how often each character occurred in those of the first dataset.
     documents, failures: round trips tried, over all splits, and those that did not give the text back.
+    all_documents: those that there are, sampled or not.
     altered_by_base: documents that the base does not give back either (Qwen's NFC, a U+2581 that
-    SentencePiece takes for a space), and the extended tokenizer exactly as the base. plain_texts: pieces of
+    SentencePiece takes for a space), and the extended tokenizer exactly as the base. unknown: documents with
+    characters that a Unigram tokenizer without bytes to fall back to has no piece for, as before.
+    old_documents, old_documents_same: held-out documents whose encoding uses no new piece, and those of them
+    whose ids are the base's. plain_texts: pieces of
     text whose encoding uses no new piece. sentencepiece: where there is a tokenizer.model, documents that it
     encodes otherwise than tokenizer.json.
     """
 
     uses_P: NDArray[np.int64]
+    base_size: int
     fragments: Counter[str] = field(default_factory=Counter)
     """Tokens of the first dataset that are no whole characters, "before" and "after"; `tokens` counts all."""
     tokens: Counter[str] = field(default_factory=Counter)
     tallies: dict[tuple[str, str, str], Tally] = field(default_factory=dict)
     characters: Counter[str] = field(default_factory=Counter)
     documents: int = 0
+    all_documents: int = 0
     failures: int = 0
     altered_by_base: int = 0
+    unknown: int = 0
+    old_documents: int = 0
+    old_documents_same: int = 0
     sentencepiece: PeerIds | None = None
     plain_texts: list[str] = field(default_factory=list)
     new_texts: list[str] = field(default_factory=list)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether there are documents that were not looked at."""
+        return self.documents < self.all_documents
 
 
 def measure(
@@ -74,11 +88,12 @@ def measure(
     `maximum_characters` an even sample is taken. `wanted_texts` is how many lines to collect with and
     without new pieces. progress: called with the number of documents done.
     """
-    found = Measurement(np.zeros(extension.tokenizer.size, dtype=np.int64))
+    found = Measurement(np.zeros(extension.tokenizer.size, dtype=np.int64), extension.base_size)
     found.sentencepiece = PeerIds.of(base, extension.tokenizer)
     is_fragment = {"before": _fragments(base), "after": _fragments(extension.tokenizer)}
     for place, (name, directory) in enumerate(datasets):
         measured = measuring_split(directory)
+        found.all_documents += count_documents(directory)
         for rows in _row_batches(directory, maximum_characters):
             texts = [row["text"] for row in rows]
             after = extension.tokenizer.encode_batch(texts)
@@ -120,10 +135,13 @@ def _check_round_trips(
     """Decode what the extended tokenizer (the second one) encoded; the base is asked where text differs."""
     base, extended = tokenizers
     decoded = extended.tokenizer.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=True)
-    for text, back in zip(texts, decoded, strict=True):
+    unknown = extended.unknown_id
+    for text, back, ids_T in zip(texts, decoded, encoded, strict=True):
         if back == text:
             continue
-        if back == base.decode(base.encode_batch([text])[0]):
+        if unknown is not None and unknown in ids_T:
+            found.unknown += 1
+        elif back in {base.decode(base.encode_batch([text])[0]), base.normalised(text)}:
             found.altered_by_base += 1
         else:
             found.failures += 1
@@ -144,6 +162,9 @@ def _count(
     tally.bytes += len(row["text"].encode())
     tally.tokens_before += len(old_T)
     tally.tokens_after += len(new_T)
+    if new_T.max(initial=0) < found.base_size:
+        found.old_documents += 1
+        found.old_documents_same += np.array_equal(old_T, new_T)
     found.uses_P += np.bincount(new_T, minlength=len(found.uses_P))
 
 
@@ -179,7 +200,10 @@ def coverage(found: Measurement, base: TextTokenizer, extended: TextTokenizer) -
     counts = np.array([found.characters[character] for character in characters], dtype=np.int64)
     shares: dict[str, float] = {"distinct_characters": len(characters)}
     for moment, tokenizer in (("before", base), ("after", extended)):
-        is_single = np.array([len(ids) == 1 for ids in tokenizer.encode_batch(characters)], dtype=np.bool_)
+        # Within a text: many tokenizers put a space before one, which would be a second token.
+        encoded = tokenizer.encode_within(characters)
+        lost = [tokenizer.unknown_id]
+        is_single = np.array([len(ids) == 1 and ids != lost for ids in encoded], dtype=np.bool_)
         shares[f"characters_single_token_{moment}"] = round(float(is_single.mean()), 6)
         shares[f"fragment_tokens_{moment}"] = round(found.fragments[moment] / max(found.tokens[moment], 1), 6)
         shares[f"occurrences_single_token_{moment}"] = round(float(counts[is_single].sum() / counts.sum()), 6)
@@ -217,5 +241,6 @@ def plain_pieces_text(base: TextTokenizer, extension: Extension) -> Iterator[str
             text = (content or b"").decode()
         except UnicodeDecodeError:
             continue
-        if text and extension.tokenizer.encode_batch([text])[0].max() < extension.base_size:
+        ids = extension.tokenizer.encode_batch([text])[0]
+        if len(ids) and ids.max() < extension.base_size:
             yield text

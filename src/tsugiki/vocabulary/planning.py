@@ -25,8 +25,9 @@ _DISTILLING_FLOPS = 50e9  # a second, of two cores in float32; a GPU does a thou
 def estimate(config: Config, inputs: Forecasts) -> Forecast:
     """The extended model's shape, and the cost of making it. Where a curve chooses the size: the largest.
 
-    Memory: the float32 model that the parity of logits is checked with, or the largest weight file (5 GB by
-    custom) with what the learner holds, whichever is more. Weights are streamed file by file otherwise.
+    Memory: the largest weight file (5 GB by custom) with what the learner holds, or both ends and a layer in
+    float32, whichever is more. Logits are compared in more layers where there is memory for them. Weights are
+    streamed file by file otherwise.
     """
     model = inputs.get(config.model, Forecast(ArtifactType.MODEL))
     facts = {"tokenizer": tokenizer_name(config)}
@@ -55,7 +56,7 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
         tokens = config.add * config.distillation.snippets * config.distillation.tokens
         seconds += 6 * parameters * tokens * config.distillation.epochs / _DISTILLING_FLOPS
     streaming_bytes = min(5e9, disk_bytes) + learnt * _LEARNING_BYTES_PER_CHARACTER
-    memory_bytes = _PROCESS_BYTES + max(4.4 * parameters, streaming_bytes)
+    memory_bytes = _PROCESS_BYTES + max(_smallest_decoder_bytes(shape, parameters), streaming_bytes)
     return Forecast(
         PRODUCES,
         counts,
@@ -64,6 +65,15 @@ def estimate(config: Config, inputs: Forecasts) -> Forecast:
         memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
     )
+
+
+def _smallest_decoder_bytes(shape: Mapping[str, Any], parameters: float) -> float:
+    """Both ends and one layer in float32, with the quarter that `models.directory` leaves free."""
+    ends = (
+        int(shape["vocab_size"]) * int(shape["hidden_size"]) * (1 if shape.get("tie_word_embeddings") else 2)
+    )
+    layers = int(shape.get("num_hidden_layers") or 1)
+    return 4 / 0.75 * (ends + max(0.0, parameters - ends) / layers)
 
 
 def tokenizer_name(config: Config) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tsugiki.errors import StageError
-from tsugiki.models.directory import check_parity, load_decoder
+from tsugiki.models.directory import check_parity, layers_that_fit, load_first_layers, read_config
 from tsugiki.models.tokenizer import TextTokenizer
 
 MAXIMUM_TOKENS = 64
@@ -27,7 +27,8 @@ class OldTextParity:
 
     max_abs_logit_difference: over the base's vocabulary, with the head's old rows; it has to be 0.0.
     whole_head: the same through the whole, larger head, where a matrix product of another shape may round in
-    another order.
+    another order. layers: those that were in both, from the first on: all of `all_layers` unless memory was
+    too small.
     """
 
     max_abs_logit_difference: float
@@ -35,6 +36,8 @@ class OldTextParity:
     tolerance: float
     texts: int
     tokens: int
+    layers: int
+    all_layers: int
 
 
 def prove_old_text_parity(
@@ -42,6 +45,7 @@ def prove_old_text_parity(
 ) -> OldTextParity:
     """Compare base and extended model on `texts`; the two are in memory one after the other.
 
+    Of a model that does not fit into free memory, as many layers as do are compared, and the head.
     Raises StageError where the ids or any logit over the old vocabulary differ at all, or where no text is
     given.
     """
@@ -53,8 +57,8 @@ def prove_old_text_parity(
             else "no text without new pieces was found to compare the models on",
             hint="this is a fault in Tsugiki; please report it with the base model's name",
         )
-    before = _logits(base, ids, tokenizers[0].size)
-    after = _logits(extended, ids, tokenizers[0].size)
+    layers, rows = layers_that_fit(extended), tokenizers[0].size
+    before, after = (_logits(model, layers, ids, rows) for model in (base, extended))
     difference = max(_difference(old, new) for (old, _), (new, _) in zip(before, after, strict=True))
     whole_head = max(_difference(old, new) for (_, old), (_, new) in zip(before, after, strict=True))
     if difference != 0.0:
@@ -62,7 +66,9 @@ def prove_old_text_parity(
             f"text that uses no new piece gives other logits than before: they differ by {difference:.3g}",
             hint="an old row was changed: this is a fault in Tsugiki; please report it",
         )
-    return OldTextParity(difference, whole_head, 0.0, len(ids), sum(len(numbers) for numbers in ids))
+    tokens = sum(len(numbers) for numbers in ids)
+    all_layers = read_config(extended).layers
+    return OldTextParity(difference, whole_head, 0.0, len(ids), tokens, layers, all_layers)
 
 
 def _short(tokenizer: TextTokenizer, text: str) -> list[int]:
@@ -70,9 +76,11 @@ def _short(tokenizer: TextTokenizer, text: str) -> list[int]:
 
 
 @torch.inference_mode()
-def _logits(model: Path, texts: Sequence[Sequence[int]], rows: int) -> list[tuple[Tensor, Tensor]]:
+def _logits(
+    model: Path, layers: int, texts: Sequence[Sequence[int]], rows: int
+) -> list[tuple[Tensor, Tensor]]:
     """Each text's logits of the first `rows` pieces: by those rows of the head, and by the whole head."""
-    decoder = load_decoder(model)
+    decoder = load_first_layers(model, layers)
     old_rows_VD = decoder.head_weight_VD[:rows].clone()
     found = []
     for ids in texts:

@@ -142,8 +142,10 @@ def write_extended_model(
             continue
         tensors = dict(read_tensors(file, names))
         for name in {EMBEDDING, HEAD} & tensors.keys():
+            # Some writers store tied rows under both names: the two have to stay the same.
+            source = EMBEDDING if config.get("tie_word_embeddings") else name
             tensors[name] = extended_rows(
-                tensors[name], extension, method, std=std, seed=seed, name=name, knowledge=knowledge
+                tensors[name], extension, method, std=std, seed=seed, name=source, knowledge=knowledge
             )
         write_shard(directory / file.name, tensors)
     if (base / INDEX).exists():
@@ -151,8 +153,6 @@ def write_extended_model(
         entries = {name: entry for header in written for name, entry in header.items()}
         write_index(directory, {name: entry.file.name for name, entry in entries.items()}, entries)
     write_tokenizer(extension.tokenizer, directory)
-    if (base / "generation_config.json").exists():
-        write_json(directory / "generation_config.json", read_json(base / "generation_config.json"))
     write_json(directory / CONFIG_FILE, {**config, "vocab_size": extension.tokenizer.size})
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from tsugiki.errors import DataError
 from tsugiki.models.tokenizer import TextTokenizer
 from tsugiki.vocabulary.curve import CURVE_CHARACTERS, Point, count_tokens, measure_sizes
-from tsugiki.vocabulary.extend import Method, check_extendable, choose_pieces, find_candidates
+from tsugiki.vocabulary.extend import Candidates, Method, check_extendable, read_corpus, with_candidates
 from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.segmenters import cut_of_corpus
-from tsugiki.vocabulary.words import measuring_split, sample_documents, segment_words, training_texts
+from tsugiki.vocabulary.words import measuring_split, sample_documents, training_texts
 
 MAXIMUM_PIECE_CHARACTERS = 16
 MINIMUM_COUNT = 2
@@ -65,20 +65,20 @@ def savings_curve(
     """
     check_extendable(tokenizer)
     cut = cut_of_corpus(corpus) if keep_words else None
-    words = segment_words(tokenizer, training_texts(corpus, sample), minimum_count=MINIMUM_COUNT, cut=cut)
+    words = read_corpus(tokenizer, training_texts(corpus, sample), minimum_count=MINIMUM_COUNT, cut=cut)
     limits = Limits(max(sizes), MINIMUM_COUNT, MAXIMUM_PIECE_CHARACTERS, words.mostly_ascii)
-    candidates = find_candidates(tokenizer, words, limits, method)
-    apart = method == "append"
-    possible = list(sizes)
+    split = measuring_split(corpus)
+    texts = [row["text"] for row in sample_documents(corpus, CURVE_CHARACTERS, split=split)]
+    possible = sorted(sizes)
+
+    def points(candidates: Candidates) -> list[Point]:
+        apart = method == "append"
+        return [one for one, _ in measure_sizes(tokenizer, candidates, limits, possible, texts, apart=apart)]
+
     while True:
         try:
-            choose_pieces(tokenizer, candidates, limits._replace(wanted=max(possible)), apart=apart)
+            return with_candidates(points, tokenizer, words, limits._replace(wanted=possible[-1]), method)
         except DataError:
             if len(possible) == 1:
                 raise
-            possible.remove(max(possible))
-            continue
-        break
-    split = measuring_split(corpus)
-    texts = [row["text"] for row in sample_documents(corpus, CURVE_CHARACTERS, split=split)]
-    return [point for point, _ in measure_sizes(tokenizer, candidates, limits, possible, texts, apart=apart)]
+            possible.pop()

@@ -10,6 +10,7 @@ from tsugiki.vocabulary.config import Config, final_rows
 from tsugiki.vocabulary.planning import PRODUCES, estimate, tokenizer_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tsugiki.models.tokenizer import TextTokenizer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CODE_VERSION", "KIND", "PRODUCES", "Config", "estimate", "final_rows", "run"]
 
 KIND = "vocabulary"
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 _PARITY_TEXTS = 8
 
@@ -58,6 +59,7 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         "initialise": config.initialise,
         "added": extension.added,
         "fragments": extension.fragments,
+        **({"unigram": dict(extension.facts)} if extension.facts else {}),
         "base_size": extension.base_size,
         "size": size,
         # Rows that a trainer may train alone at first: the first one, and the one behind the last.
@@ -104,6 +106,12 @@ def _measure(
         progress=lambda documents: out.progress(3, 5, "steps", f"{documents} documents measured"),
     )
     _check(measured, config.corpus)
+    if extension.keeps_ids and measured.old_documents_same < measured.old_documents:
+        raise StageError(
+            f"{measured.old_documents - measured.old_documents_same} of {measured.old_documents} documents "
+            "that use no new piece have other ids than with the base",
+            hint="this is a fault in Tsugiki; please report it with the base model's name",
+        )
     return measured
 
 
@@ -115,6 +123,13 @@ def _text_facts(measured: Measurement, base: TextTokenizer, extension: Extension
             "documents": measured.documents,
             "failures": measured.failures,
             "altered_by_base": measured.altered_by_base,
+            **({"all_documents": measured.all_documents} if measured.is_sample else {}),
+            **({"unknown": measured.unknown} if extension.tokenizer.unknown_id is not None else {}),
+        },
+        "old_ids": {
+            "documents": measured.old_documents,
+            "same": measured.old_documents_same,
+            "promised": extension.keeps_ids,
         },
         **({"sentencepiece": measured.sentencepiece.facts()} if measured.sentencepiece else {}),
         "savings": measure.savings(measured),
@@ -129,8 +144,13 @@ def _logit_facts(
 ) -> dict[str, Any]:
     from tsugiki.vocabulary import proof
 
-    plain = measured.plain_texts or _plain_text(base_tokenizer, extension)
     tokenizers = (base_tokenizer, extension.tokenizer)
+    plain = measured.plain_texts or _plain_text(base_tokenizer, extension)
+    if not extension.keeps_ids:
+        # Old text may be cut anew; what can be proved is that the same ids give the same logits.
+        plain = _same_text(*tokenizers, measured.plain_texts) or _same_text(
+            *tokenizers, _plain_text(base_tokenizer, extension)
+        )
     old_parity = proof.prove_old_text_parity(base, out.root, tokenizers, plain)
     texts = [*measured.new_texts, *plain]
     return {
@@ -172,6 +192,11 @@ def _plain_text(base: TextTokenizer, extension: Extension) -> list[str]:
     from tsugiki.vocabulary.measure import plain_pieces_text
 
     return list(islice(plain_pieces_text(base, extension), 4 * _PARITY_TEXTS))
+
+
+def _same_text(base: TextTokenizer, extended: TextTokenizer, texts: Sequence[str]) -> list[str]:
+    encoded = zip(texts, base.encode_batch(texts), extended.encode_batch(texts), strict=True)
+    return [text for text, old_T, new_T in encoded if old_T.tolist() == new_T.tolist()]
 
 
 def _row_facts(out: Workspace, extension: Extension) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -48,9 +48,14 @@ class Words:
     @property
     def mostly_ascii(self) -> bool:
         """Whether more than half of the letters are ASCII."""
-        letters = [(letter, count) for letter, count in self.characters.items() if letter.isalpha()]
-        ascii_letters = sum(count for letter, count in letters if letter.isascii())
-        return 2 * ascii_letters > sum(count for _, count in letters)
+        return is_mostly_ascii(self.characters)
+
+
+def is_mostly_ascii(characters: Mapping[str, int]) -> bool:
+    """Whether more than half of the letters are ASCII, given how often each character occurs."""
+    letters = [(letter, count) for letter, count in characters.items() if letter.isalpha()]
+    ascii_letters = sum(count for letter, count in letters if letter.isascii())
+    return 2 * ascii_letters > sum(count for _, count in letters)
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -77,7 +82,7 @@ def segment_words(
     if tokenizer.kind is TokenizerKind.SENTENCE_PIECE:
         texts = list(texts) if isinstance(texts, Iterator) else texts
         for text in texts:
-            characters.update(text)
+            characters.update(tokenizer.after_normaliser(text))
         new_characters = characters_to_add(tokenizer, characters, minimum_count)
         tokenizer = with_characters(tokenizer, new_characters)
         borders = Borders.of(tokenizer)
@@ -104,13 +109,12 @@ def _count_words(
 ) -> Counter[bytes]:
     """How often each word occurs, as the bytes of its int32 ids; `characters` counts the texts' if given."""
     counts: Counter[bytes] = Counter()
-    normaliser = tokenizer.tokenizer.normalizer
     for batch in batches(texts):
         for text, encoding in zip(
             batch, tokenizer.tokenizer.encode_batch(batch, add_special_tokens=False), strict=True
         ):
             if characters is not None:
-                characters.update(text if normaliser is None else normaliser.normalize_str(text))
+                characters.update(tokenizer.after_normaliser(text))
             if not encoding.ids:
                 continue
             ids_T = np.array(encoding.ids, dtype=np.int32)
@@ -134,13 +138,18 @@ def _count_words(
 def _cut_further(
     number_T: NDArray[np.int64], offsets: Sequence[tuple[int, int]], cuts: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Word numbers that change as well where a token begins at one of `cuts` or behind it."""
+    """Word numbers that change as well at each of `cuts`.
+
+    A token of the base that lies across a cut belongs to no word: what is built on it would cross it, too.
+    """
     begin_T = np.array([begin for begin, _ in offsets], dtype=np.int64)
-    end_T = np.array([end for _, end in offsets], dtype=np.int64)
-    segment_T = np.searchsorted(np.asarray(cuts, dtype=np.int64), begin_T, side="right")
-    # The bytes of one character share its offsets; a token across a cut belongs to the word it begins in.
-    finer_T = number_T * (len(end_T) + len(cuts) + 2) + segment_T
-    return np.where(number_T == _NO_WORD, _NO_WORD, finer_T)
+    last_T = np.maximum(np.array([end for _, end in offsets], dtype=np.int64) - 1, begin_T)
+    places = np.asarray(cuts, dtype=np.int64)
+    # The bytes of one character share its offsets.
+    segment_T = np.searchsorted(places, begin_T, side="right")
+    is_across_T = segment_T != np.searchsorted(places, last_T, side="right")
+    finer_T = number_T * (len(begin_T) + len(cuts) + 2) + segment_T
+    return np.where((number_T == _NO_WORD) | is_across_T, _NO_WORD, finer_T)
 
 
 _NO_WORD = -1  # special and added tokens belong to no word
@@ -176,6 +185,21 @@ class TrainingTexts:
             yield row["text"]
 
 
+@dataclass(frozen=True)
+class Watched:
+    """Texts, and a function that is told now and then how many were read in this loop over them."""
+
+    texts: Iterable[str]
+    tell: Callable[[int], None]
+
+    def __iter__(self) -> Iterator[str]:
+        """The texts, unchanged."""
+        for count, text in enumerate(self.texts):
+            if count % BATCH_DOCUMENTS == 0:
+                self.tell(count)
+            yield text
+
+
 def training_texts(directory: Path, maximum_characters: int) -> TrainingTexts:
     """Texts of the train split, or a sample of them."""
     return TrainingTexts(directory, maximum_characters)
@@ -188,6 +212,15 @@ def _characters(directory: Path, splits: Sequence[str]) -> int:
             kept = batch.filter(pc.is_in(batch["split"], pa.array(splits)))
             total += pc.sum(pc.utf8_length(kept["text"])).as_py() or 0
     return total
+
+
+def count_documents(directory: Path) -> int:
+    """Documents of the train and held-out split: those that `sample_documents` draws from."""
+    return sum(
+        pc.sum(pc.is_in(batch["split"], pa.array((TRAIN, HELD_OUT)))).as_py() or 0
+        for file in document_files(directory)
+        for batch in pq.ParquetFile(file).iter_batches(columns=["split"])
+    )
 
 
 def measuring_split(directory: Path) -> str:

@@ -188,7 +188,7 @@ class Pen:
 
 def contents_of(tokenizer: TextTokenizer) -> list[bytes] | None:
     """The bytes of every piece, none for special ones; None where pieces can't be read one by one."""
-    if tokenizer.kind is TokenizerKind.OTHER:
+    if tokenizer.kind in {TokenizerKind.OTHER, TokenizerKind.UNIGRAM}:
         return None
     added = tokenizer.tokenizer.get_added_tokens_decoder()
     spelled = {number: token.content.encode() for number, token in added.items() if not token.special}

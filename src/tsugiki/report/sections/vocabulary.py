@@ -157,27 +157,13 @@ def _figure(stage: Stage, savings: Sequence[Saving], before: str, after: str) ->
 
 def _proofs(stage: Stage) -> list[Proof]:
     found = stage.facts
-    proofs = []
-    documents = facts.number(found, "round_trip", "documents")
-    if documents is not None:
-        failures = facts.number(found, "round_trip", "failures")
-        figure = Markup("{} failures in {} documents").format(exact(failures), exact(documents))
-        altered = facts.number(found, "round_trip", "altered_by_base")
-        if altered:
-            figure += Markup(", {} come back as the base gives them back").format(exact(altered))
-        proofs.append(Proof("Encoding and decoding gives the text back", figure, failures == 0))
-    compared = facts.number(found, "sentencepiece", "documents")
-    if compared is not None:
-        differences = facts.number(found, "sentencepiece", "differences")
-        figure = Markup("{} differences in {} documents").format(exact(differences), exact(compared))
-        what = "SentencePiece with tokenizer.model gives the ids of tokenizer.json"
-        proofs.append(Proof(what, figure, differences == 0))
+    proofs = _text_proofs(found)
     change = facts.number(found, "old_text_parity", "max_abs_logit_difference")
     if change is not None:
         texts = facts.number(found, "old_text_parity", "texts")
         tolerance = facts.number(found, "old_text_parity", "tolerance")
-        figure = Markup("largest difference of logits {} on {} texts").format(
-            scientific(change), exact(texts)
+        figure = Markup("largest difference of logits {} on {} texts{}").format(
+            scientific(change), exact(texts), _part_of_layers(facts.section(found, "old_text_parity"))
         )
         what = "The old tokens give the same logits as before the extension"
         proofs.append(Proof(what, figure, change <= tolerance if tolerance is not None else None))
@@ -201,6 +187,42 @@ def _proofs(stage: Stage) -> list[Proof]:
         share = escape(percent(facts.number(found, "unused_share")))
         proofs.append(Proof("New tokens that the measured texts never use", share, None))
     return proofs
+
+
+def _text_proofs(found: Row) -> list[Proof]:
+    """What was seen on the documents: round trips, SentencePiece's own ids, text without new tokens."""
+    proofs = []
+    documents = facts.number(found, "round_trip", "documents")
+    if documents is not None:
+        failures = facts.number(found, "round_trip", "failures")
+        figure = Markup("{} failures in {} documents").format(exact(failures), exact(documents))
+        figure += _also(found, "round_trip", "all_documents", "there are: an even sample was checked")
+        figure += _also(found, "round_trip", "altered_by_base", "come back as the base gives them back")
+        figure += _also(found, "round_trip", "unknown", "hold characters that the tokenizer has not")
+        proofs.append(Proof("Encoding and decoding gives the text back", figure, failures == 0))
+    compared = facts.number(found, "sentencepiece", "documents")
+    if compared is not None:
+        differences = facts.number(found, "sentencepiece", "differences")
+        figure = Markup("{} differences in {} documents").format(exact(differences), exact(compared))
+        figure += _also(found, "sentencepiece", "ties", "where two ways score the same but for rounding")
+        what = "SentencePiece with tokenizer.model gives the ids of tokenizer.json"
+        proofs.append(Proof(what, figure, differences == 0))
+    old = facts.number(found, "old_ids", "documents")
+    if old:
+        same = facts.number(found, "old_ids", "same")
+        is_promised = facts.section(found, "old_ids").get("promised") is True
+        figure = Markup("{} of {} documents").format(exact(same), exact(old))
+        if not is_promised:
+            figure += Markup(", not promised: all scores were estimated anew")
+        what = "Text that uses no new token is cut as before the extension"
+        proofs.append(Proof(what, figure, same == old if is_promised else None))
+    return proofs
+
+
+def _also(found: Row, section: str, name: str, words: str) -> Markup:
+    """Further words with a count that is mentioned only where it is not 0."""
+    count = facts.number(found, section, name)
+    return Markup(", {} {}").format(exact(count), words) if count else Markup("")
 
 
 def _norm_proofs(found: Row) -> list[Proof]:
@@ -231,17 +253,23 @@ def transformers_proof(parity: Row) -> list[Proof]:
     if difference is None:
         return []
     bound = Markup(", allowed {}").format(scientific(tolerance)) if tolerance is not None else Markup("")
-    layers, all_layers = facts.number(parity, "layers"), facts.number(parity, "all_layers")
-    part = ""
-    if layers is not None and all_layers is not None and layers < all_layers:
-        part = f" (the first {layers:g} of {all_layers:g} layers, as many as memory held)"
     return [
         Proof(
             "Hugging Face transformers loads the model and gives the same logits",
-            Markup("largest difference {}{}{}").format(scientific(difference), bound, part),
+            Markup("largest difference {}{}{}").format(
+                scientific(difference), bound, _part_of_layers(parity)
+            ),
             difference <= tolerance if tolerance is not None else None,
         )
     ]
+
+
+def _part_of_layers(parity: Row) -> str:
+    """What to say where memory did not hold all layers of the two models that were compared."""
+    layers, all_layers = facts.number(parity, "layers"), facts.number(parity, "all_layers")
+    if layers is None or all_layers is None or layers >= all_layers:
+        return ""
+    return f" (the first {layers:g} of {all_layers:g} layers, as many as memory held)"
 
 
 def _examples(stage: Stage) -> list[str]:
