@@ -1,12 +1,15 @@
 """What it costs to make batches: million tokens a second, and the share of a step that it takes.
 
-    python benchmarks/feeding.py [--documents 50000] [--step-tokens-per-second 4500 50000]
+    python benchmarks/feeding.py [--documents 50000] [--step-tokens-per-second 4500 50000 96000]
 
 Token units of random documents (lengths log-normal, about 550 tokens in the mean, two sources) are mixed and
 packed both ways. `share of a step` is the time that a rank makes its rows in over the time that it trains on
 them at the given speed: 4,500 tokens a second is a 9-million-parameter model on two CPU cores, 50,000 a model
 of about a billion parameters on one H100 at half of its peak (6 · 1.2e9 · 50,000 = 3.6e14 operations a
-second).
+second), and 96,000 a whole node of eight at 7 billion parameters, fed by one core.
+
+`restart` is what a process pays for its place in a long run: setting up a mixture of a million steps once,
+when the schedule is gone through once, and again; then a batch at its start and at its end.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50_000, help="documents of each source")
     parser.add_argument("--vocabulary", type=int, default=128_256)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048, 4096, 8192])
-    parser.add_argument("--step-tokens-per-second", type=float, nargs="+", default=[4500, 50_000])
+    parser.add_argument("--step-tokens-per-second", type=float, nargs="+", default=[4500, 50_000, 96_000])
+    parser.add_argument("--restart-steps", type=int, default=1_000_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         draw = np.random.default_rng(0)
@@ -60,6 +64,7 @@ def main() -> None:
         for length in options.lengths:
             for packing in ("concatenate", "best-fit"):
                 measure(sources, length, packing, options.step_tokens_per_second)
+        restart(sources, Path(folder) / "schedule", options.restart_steps)
 
 
 def write_source(
@@ -119,6 +124,30 @@ def measure(sources: list[TokenSource], length: int, packing: Packing, speeds: l
         f"{length:5} {packing:11} set-up {set_up:.3f} s  {speed}  padding {padding:.4%}  "
         f"share of a step: {shares}"
     )
+
+
+def restart(sources: list[TokenSource], directory: Path, steps: int) -> None:
+    """Time a first and a second set-up of a long run, and batches at both of its ends."""
+    for which in ("first", "next"):
+        begun = time.perf_counter()
+        mixture = Mixture(
+            sources,
+            {"a": 0.7, "b": 0.3},
+            steps=steps,
+            sequences_per_step=ROWS,
+            sequence_length=4096,
+            seed=0,
+            max_epochs=1e9,
+            directory=directory,
+        )
+        set_up = time.perf_counter() - begun
+        mixture.batch(steps // 2)  # pages and epochs
+        seconds = []
+        for step in (0, steps - 2):
+            begun = time.perf_counter()
+            mixture.rows(step, 0, ROWS)
+            seconds.append(f"{1e3 * (time.perf_counter() - begun):.1f} ms at step {step:,}")
+        print(f"restart: {which} set-up of {steps:,} steps {set_up:.3f} s; a batch {', '.join(seconds)}")
 
 
 if __name__ == "__main__":

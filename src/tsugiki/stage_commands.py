@@ -129,7 +129,9 @@ def config_of(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 2)
     values = {
-        name: [_item(yaml, one) for one in given] if isinstance(given, list) else yaml.load(given)
+        name: [item for one in given for item in _items(yaml, one)]
+        if isinstance(given, list)
+        else yaml.load(given)
         for name, given in options.items()
     }
     try:
@@ -143,9 +145,13 @@ def config_of(kind: str, options: Mapping[str, str | list[str]]) -> StageConfig:
         raise InputError("\n".join(said), hint=f"see `tsugiki {kind} --help`") from error
 
 
-def _item(yaml: Any, text: str) -> Any:
-    """One of several values: a mapping ({...}) is read as YAML, anything else is text."""
-    return yaml.load(text) if text.startswith("{") else text
+def _items(yaml: Any, text: str) -> list[Any]:
+    """What one of several values stands for: a list as in a recipe ([a, b]), a mapping ({...}), or text."""
+    if text.startswith("{"):
+        return [yaml.load(text)]
+    if text.startswith("[") and text.endswith("]"):  # `[ab]*.txt` is a pattern of file names
+        return list(yaml.load(text))
+    return [text]
 
 
 def recipe_of(kind: str, out: Path, config: StageConfig) -> Recipe:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tsugiki.dataset.mixture import Mixture, apportion
 from tsugiki.dataset.packing import IGNORED, windows_per_epoch
 from tsugiki.dataset.settings import Phase, asked_shares
+from tsugiki.dataset.tokenise import TOKENS
 from tsugiki.errors import DataError, InputError
 
 LENGTH = 32
@@ -233,3 +234,27 @@ def test_mixture_by_best_fit_reports_its_padding(sources):
     empty = np.mean([(mixture.batch(step).targets_BT == IGNORED).mean() for step in range(40)])
     assert 0 < mixture.shares[0].padding < 0.1
     assert empty == pytest.approx(mixture.shares[0].padding, abs=0.01)
+
+
+@pytest.mark.parametrize("packing", ["concatenate", "best-fit"])
+def test_mixture_of_tokens_that_were_damaged_on_the_disk_raises(make_source, packing, tokenizer):
+    source = make_source(60, "damaged", seed=5)
+    path = source.units[0].directory / TOKENS
+    tokens = np.fromfile(path, dtype="<u2")
+    place = len(tokens) // 2
+    tokens[place : place + 4] = tokenizer.size
+    with path.open("r+b") as file:
+        file.write(tokens.tobytes())
+    steps = windows_per_epoch(source, LENGTH)
+    mixture = make_mixture([source], steps=steps, rows=1, weights=(1.0,), packing=packing)
+    with pytest.raises(DataError, match=f'"damaged" holds the id {tokenizer.size} in a vocabulary of'):
+        for step in range(steps):
+            mixture.batch(step)
+
+
+def test_mixture_batches_are_the_same_whether_the_next_was_made_ahead_or_not(sources):
+    in_order, apart = make_mixture(sources), make_mixture(sources)
+    for step in (0, 1, 2, 7, 8, 3):
+        made, expected = in_order.batch(step, 1, 2), apart.rows(step, 4, 8)
+        for field in ("ids_BT", "targets_BT", "document_ids_BT", "source_B"):
+            assert (getattr(made, field) == getattr(expected, field)).all()

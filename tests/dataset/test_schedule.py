@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsugiki.dataset import schedule as schedule_module
 from tsugiki.dataset.schedule import Schedule
 
 WEIGHT = st.one_of(st.just(0.0), st.floats(1e-4, 1.0))
@@ -74,7 +75,8 @@ def test_schedule_of_many_places_stays_exact_in_whole_numbers():
     schedule = Schedule([(steps, weights)], rows)
     asked = np.asarray(weights) / sum(weights)
     owed = np.arange(steps + 1)[:, None] * rows * asked
-    used = np.asarray([schedule._used_at_step[step] for step in range(steps + 1)])
+    drawn = [np.bincount(schedule.step(step).source, minlength=4) for step in range(steps)]
+    used = np.cumsum([np.zeros(4, np.int64), *drawn], axis=0)
     assert np.abs(owed - used).max() < 1
 
 
@@ -83,3 +85,62 @@ def test_schedule_of_one_source_draws_from_it_alone(rows):
     sources, uses = places_of(Schedule([(4, [2.5])], rows))
     assert not sources.any()
     assert uses.tolist() == list(range(4 * rows))
+
+
+LONG = [(300, [0.5, 0.3, 0.2]), (200, [0.1, 0.1, 0.8])]
+
+
+def remembered(monkeypatch, directory, phases=LONG, rows=8):
+    """A schedule that finds or leaves its states in `directory`, with few places between marks."""
+    monkeypatch.setattr(schedule_module, "WORTH_REMEMBERING", 1)
+    monkeypatch.setattr(schedule_module, "PLACES_BETWEEN_MARKS", 100)
+    return Schedule(phases, rows, directory)
+
+
+def test_schedule_that_was_remembered_is_not_gone_through_again(tmp_path, monkeypatch):
+    first = remembered(monkeypatch, tmp_path)
+    (file,) = tmp_path.iterdir()
+    monkeypatch.setattr(Schedule, "_pass_over", lambda _: pytest.fail("went through all places"))
+    again = remembered(monkeypatch, tmp_path)
+    monkeypatch.undo()
+    expected, _ = places_of(Schedule(LONG, 8))
+    for step in (499, 0, 299, 300, 7, 8, 250):
+        assert again.step(step).source.tolist() == expected[step * 8 : step * 8 + 8].tolist()
+    assert again.used_FS.tolist() == first.used_FS.tolist() == Schedule(LONG, 8).used_FS.tolist()
+    assert file.stat().st_size < 2000  # 3 numbers for every 100 places, not for every step
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "other numbers", "empty"])
+def test_schedule_whose_file_is_damaged_is_gone_through_again(tmp_path, monkeypatch, damage):
+    remembered(monkeypatch, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    lie = whole[:24] + bytes([whole[24] ^ 1]) + whole[25:]
+    file.write_bytes({"cut": whole[:-9], "longer": whole + b"\0", "other numbers": lie, "empty": b""}[damage])
+    again = remembered(monkeypatch, tmp_path)
+    assert file.read_bytes() == whole
+    expected, _ = places_of(Schedule(LONG, 8))
+    assert again.step(20).source.tolist() == expected[160:168].tolist()
+
+
+@pytest.mark.parametrize(
+    ("phases", "rows"), [(LONG, 4), ([(300, [0.5, 0.2, 0.3]), LONG[1]], 8), ([LONG[0], (201, LONG[1][1])], 8)]
+)
+def test_schedule_of_other_weights_steps_or_rows_is_remembered_apart(tmp_path, monkeypatch, phases, rows):
+    remembered(monkeypatch, tmp_path)
+    other = remembered(monkeypatch, tmp_path, phases, rows)
+    assert len(list(tmp_path.iterdir())) == 2
+    expected, _ = places_of(Schedule(phases, rows))
+    assert places_of(other)[0].tolist() == expected.tolist()
+
+
+def test_schedule_draws_few_places_to_reach_any_step(monkeypatch):
+    schedule = Schedule([(100_000, [0.6, 0.4])], 1)
+    drawn = []
+    draw = Schedule._draw
+    monkeypatch.setattr(
+        Schedule, "_draw", lambda self, used, at, steps: drawn.append(steps) or draw(self, used, at, steps)
+    )
+    for step in (99_999, 1, 50_000):
+        schedule.step(step)
+    assert sum(drawn) < 3 * schedule_module.PLACES_BETWEEN_MARKS

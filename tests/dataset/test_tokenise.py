@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tsugiki.artifacts.files import sha256_of
 from tsugiki.dataset import tokenise as tokenise_module
 from tsugiki.dataset.encoders import Encoded, Encoder, reference_encoder
 from tsugiki.dataset.tokenise import (
@@ -279,3 +281,27 @@ def test_tokenise_logs_which_library_encodes_and_why(
     tokenise(tmp_path, tokenizer, tmp_path / "units")
     reason = "too little text" if worth else "(the same ids as the reference|not installed)"
     assert re.search(rf"tokenising with (fastokens|tokenizers) [\d.]+: .*{reason}", caplog.text)
+
+
+def test_tokenise_again_reads_no_part_whose_size_and_time_stayed(
+    tmp_path, tokenizer, make_texts, write_parts, monkeypatch
+):
+    write_parts(tmp_path, [make_texts(5, 1), make_texts(5, 2)])
+    first = tokenise(tmp_path, tokenizer, tmp_path / "units")
+    monkeypatch.setattr(tokenise_module, "sha256_of", lambda _: pytest.fail("read the corpus again"))
+    assert tokenise(tmp_path, tokenizer, tmp_path / "units") == first
+
+
+def test_tokenise_of_a_part_with_another_time_compares_its_bytes_once(
+    tmp_path, tokenizer, make_texts, write_parts, monkeypatch
+):
+    write_parts(tmp_path, [make_texts(5, 1)])
+    (unit,) = tokenise(tmp_path, tokenizer, tmp_path / "units")
+    written = (unit / TOKENS).stat().st_mtime_ns
+    os.utime(tmp_path / "documents" / "part-00000.parquet", ns=(1, 1))  # copied to another machine, say
+    hashed = []
+    monkeypatch.setattr(tokenise_module, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    for _ in range(2):
+        tokenise(tmp_path, tokenizer, tmp_path / "units")
+    assert len(hashed) == 1
+    assert (unit / TOKENS).stat().st_mtime_ns == written

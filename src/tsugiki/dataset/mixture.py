@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tsugiki.dataset.ahead import Ahead
 from tsugiki.dataset.best_fit import BestFitWindows
 from tsugiki.dataset.packing import ConcatenatedWindows, Epoch, Window, Windows
 from tsugiki.dataset.permutation import derive_key
@@ -30,7 +33,7 @@ from tsugiki.dataset.settings import (
     phases_of,
     source_names,
 )
-from tsugiki.dataset.tokens import TokenSource
+from tsugiki.dataset.tokens import AGAIN, TokenSource
 from tsugiki.errors import DataError, InputError
 
 __all__ = ["Batch", "Mixture", "PhasePlan", "Share", "apportion"]
@@ -101,6 +104,7 @@ class Mixture:
     max_epochs: the most passes over any source, or over each by its name.
     packing: see `packing` (concatenate) and `best_fit`.
     spare_steps: further steps, by the last phase's weights, for a trainer that skips data that hurt it.
+    directory: where a long schedule is remembered for the next start (`Schedule`).
 
     Raises DataError where a source would have to be repeated more often than allowed, InputError where a
     phase gets no step or draws from a source that is not there.
@@ -119,6 +123,7 @@ class Mixture:
         weight_unit: WeightUnit = "tokens",
         packing: Packing = "concatenate",
         spare_steps: int = 0,
+        directory: Path | None = None,
     ) -> None:
         self.steps = steps
         self.spare_steps = spare_steps
@@ -131,19 +136,22 @@ class Mixture:
         phases = phases_of(weights)
         phase_steps = self._phase_steps(phases)
         planned = list(zip(phase_steps, self._row_weights(phases, weight_unit), strict=True))
-        self._schedule = Schedule([*planned, (spare_steps, planned[-1][1])], sequences_per_step)
+        self._schedule = Schedule([*planned, (spare_steps, planned[-1][1])], sequences_per_step, directory)
         self.phases = self._phase_plans(phases, phase_steps)
         self.shares = self._shares(asked_shares(weights))
         self._check_epochs(max_epochs)
         # Two epochs of each source: the one under way and the one that begins next.
         self._epoch = lru_cache(maxsize=2 * len(self._sources))(self._make_epoch)
+        self._lock = Lock()
+        self._ahead = Ahead(self.rows, steps + spare_steps)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The rows of step `step` that data-parallel rank `rank` of `world` trains on, (rows / world, T).
 
         The ranks' rows, one after another, are the batch of a single process: rank r has rows
         r · n .. (r + 1) · n - 1, n = sequences_per_step / world. Ranks that share a sequence or the model
-        (tensor, context, pipeline) pass the same rank and get the same rows.
+        (tensor, context, pipeline) pass the same rank and get the same rows. The same rows of step + 1 are
+        made meanwhile, in a thread.
 
         Raises IndexError for a step outside of 0..steps + spare_steps - 1 or a rank outside of 0..world-1,
         InputError where `world` does not divide the rows.
@@ -157,16 +165,21 @@ class Mixture:
                 hint="choose a number of ranks that divides them, or another batch_tokens",
             )
         share = self.sequences_per_step // world
-        return self.rows(step, rank * share, (rank + 1) * share)
+        return self._ahead.get(step, rank * share, (rank + 1) * share)
 
     def sequences_of(self, step: int) -> NDArray[np.int64]:
         """How many sequences of each source step `step` draws (S)."""
-        return np.bincount(self._schedule.step(step).source, minlength=len(self._sources))
+        with self._lock:
+            return np.bincount(self._schedule.step(step).source, minlength=len(self._sources))
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows start..stop-1 of step `step`."""
         if not 0 <= step < self.steps + self.spare_steps:
             raise IndexError(f"step {step} is outside of 0..{self.steps + self.spare_steps - 1}")
+        with self._lock:  # epochs and the schedule keep what they need again
+            return self._rows(step, start, stop)
+
+    def _rows(self, step: int, start: int, stop: int) -> Batch:
         places = self._schedule.step(step)
         shape = (stop - start, self.sequence_length)
         batch = Batch(
@@ -180,7 +193,23 @@ class Mixture:
             epoch, position = divmod(use, self._windows[source].count)
             window = Window(batch.ids_BT[row], batch.targets_BT[row], batch.document_ids_BT[row])
             self._epoch(source, epoch).fill(position, window)
+        self._check_ids(batch)
         return batch
+
+    def _check_ids(self, batch: Batch) -> None:
+        """Raise DataError where a file changed under us: on a GPU such an id ends all that runs there."""
+        largest = max(int(batch.ids_BT.max()), int(batch.targets_BT.max()))
+        sizes_B = np.asarray([source.vocabulary_size for source in self._sources])[batch.source_B]
+        if largest < sizes_B.min():
+            return
+        rows_BT = np.maximum(batch.ids_BT, batch.targets_BT)
+        for source, row_T, size in zip(batch.source_B.tolist(), rows_BT, sizes_B.tolist(), strict=True):
+            if int(row_T.max()) >= size:
+                raise DataError(
+                    f'"{self._sources[source].name}" holds the id {row_T.max()} in a vocabulary of {size}: '
+                    "its tokens are damaged",
+                    hint=AGAIN,
+                )
 
     def _make_epoch(self, source: int, epoch: int) -> Epoch:
         return self._windows[source].epoch(derive_key(self._seed, "source", source, "epoch", epoch))

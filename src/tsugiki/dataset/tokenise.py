@@ -4,6 +4,7 @@
     <out>/part-00000/documents.bin   int64: documents + 1 offsets into tokens.bin, the first one 0
     <out>/part-00000/bytes.bin       uint32: UTF-8 bytes of each document's text
     <out>/part-00000/header.json     what they are: tokenizer, counts, bytes of the text, split, origin
+    <out>/part-00000/origin.json     size and time of the Parquet part: while they stay, it is not read again
 
 One unit for one Parquet part of the documents. A unit appears whole or not at all, so a killed run goes on
 with the first unit that is missing; which units there are, and their bytes, depends on the documents and the
@@ -12,11 +13,11 @@ tokenizer only: not on the number of cores, nor on the library that encodes (`en
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,7 +39,7 @@ from tsugiki.dataset.encoders import (
     first_difference,
     reference_encoder,
 )
-from tsugiki.errors import InputError, StageError
+from tsugiki.errors import InputError, StageError, StorageError
 
 if TYPE_CHECKING:
     from tsugiki.models.tokenizer import TextTokenizer
@@ -47,6 +48,7 @@ TOKENS = "tokens.bin"
 DOCUMENTS = "documents.bin"
 BYTES = "bytes.bin"
 HEADER = "header.json"
+ORIGIN = "origin.json"
 FORMAT: Literal[2] = 2
 
 SMALL_VOCABULARY = 2**16
@@ -124,15 +126,14 @@ def tokenise(
     units = []
     for number, part in enumerate(parts):
         unit = out / part.stem
-        origin = sha256_of(part)
-        if not _is_current(unit, tokenizer, split, origin):
+        if not _is_current(unit, tokenizer, split, part):
             encoder = encoder or _choose_encoder(parts, tokenizer, split, log)
             try:
-                _write_unit(part, tokenizer, encoder, unit, split=split, origin=origin)
+                _write_unit(part, tokenizer, encoder, unit, split=split)
             except _OtherIdsError as difference:
                 encoder = reference_encoder(tokenizer, f"{encoder.name} gave other ids for {difference}")
                 log.warning("%s: %s; going on with %s", part.name, encoder.reason, encoder.name)
-                _write_unit(part, tokenizer, encoder, unit, split=split, origin=origin)
+                _write_unit(part, tokenizer, encoder, unit, split=split)
         units.append(unit)
         on_unit(number + 1, len(parts))
     return units
@@ -157,14 +158,32 @@ def read_header(unit: Path) -> UnitHeader:
         ) from error
 
 
-def _is_current(unit: Path, tokenizer: TextTokenizer, split: str, origin: str) -> bool:
+def _is_current(unit: Path, tokenizer: TextTokenizer, split: str, part: Path) -> bool:
+    """Whether the unit was made of this part's bytes by this tokenizer.
+
+    A restart must not read the corpus: the bytes are compared only where the part's size or time has changed.
+    """
     if not (unit / HEADER).exists():
         return False
     data = read_json(unit / HEADER)
     if isinstance(data, dict) and data.get("format") != FORMAT:
         return False  # of another version: made anew
     header = read_header(unit)
-    return (header.tokenizer_sha256, header.split, header.source_sha256) == (tokenizer.sha256, split, origin)
+    if (header.tokenizer_sha256, header.split, header.source) != (tokenizer.sha256, split, part.name):
+        return False
+    stamp = _stamp(part)
+    if (unit / ORIGIN).exists() and read_json(unit / ORIGIN) == stamp:
+        return True
+    if header.source_sha256 != sha256_of(part):
+        return False
+    with contextlib.suppress(OSError, StorageError):  # several may write it at once
+        write_json(unit / ORIGIN, stamp)
+    return True
+
+
+def _stamp(part: Path) -> dict[str, int]:
+    facts = part.stat()
+    return {"size": facts.st_size, "modified_ns": facts.st_mtime_ns}
 
 
 def _choose_encoder(
@@ -204,9 +223,8 @@ def _text_bytes(part: Path) -> int:
     return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")
 
 
-def _write_unit(
-    part: Path, tokenizer: TextTokenizer, encoder: Encoder, unit: Path, *, split: str, origin: str
-) -> None:
+def _write_unit(part: Path, tokenizer: TextTokenizer, encoder: Encoder, unit: Path, *, split: str) -> None:
+    stamp, origin = _stamp(part), sha256_of(part)
     dtype = token_dtype(tokenizer.size)
     frame = document_frame(tokenizer)
     tokens = 0
@@ -239,6 +257,7 @@ def _write_unit(
             source=part.name,
             source_sha256=origin,
         )
+        write_json(directory / ORIGIN, stamp)
         write_json(directory / HEADER, header.model_dump(mode="json"))
 
 
@@ -305,7 +324,7 @@ def _batches(part: Path, split: str) -> Iterator[_Texts]:
                 yield _Texts(texts.to_pylist(), counts.filter(wanted).to_numpy().astype(np.int64))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _damage_named(part: Path) -> Iterator[None]:
     """Turn what Arrow says of a damaged file into an InputError that names the file."""
     try:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tsugiki.artifacts.contract import Inputs, Workspace
-from tsugiki.artifacts.documents import TRAIN, iterate_documents
+from tsugiki.artifacts.documents import HELD_OUT, TRAIN, iterate_documents
 from tsugiki.artifacts.files import atomic_directory
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.outside import place_of
 from tsugiki.dataset.mixture import Mixture
+from tsugiki.dataset.plain import as_documents
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import TokenSource, open_tokens
 from tsugiki.errors import DataError, InputError
@@ -58,8 +59,13 @@ def plan_of(
     tokenizer: TextTokenizer,
     shape: DecoderConfig,
     sources: dict[str, TokenSource],
+    *,
+    work: Path,
 ) -> Plan:
-    """The data of every step, what is measured, and the name that checkpoints of this run carry."""
+    """The data of every step, what is measured, and the name that checkpoints of this run carry.
+
+    work: where a long schedule is remembered for the next start.
+    """
     steps = _steps(config, inputs, shape)
     mixture = Mixture(
         list(sources.values()),
@@ -72,12 +78,13 @@ def plan_of(
         max_epochs=config.max_epochs,
         weight_unit=config.weight_unit,
         packing=config.packing,
+        directory=work,
     )
     return Plan(
         config,
         tokenizer,
         mixture,
-        _validation_sets(config, inputs, tokenizer),
+        _validation_sets(config, inputs, tokenizer, work),
         _run_identity(config, tokenizer, shape, mixture),
     )
 
@@ -190,7 +197,8 @@ def trained_tokenizer(config: Config, inputs: Inputs, out: Workspace) -> TextTok
     directory = out.work / "tokenizer"
     if not directory.exists():
         out.progress(0, 1, "tokenizers", f"training a tokenizer of {wanted.size} entries")
-        tokenizer = train_byte_level_bpe(_training_texts(inputs.path(wanted.train)), wanted.size)
+        documents = as_documents(wanted.train, inputs[wanted.train], out.work, log=out.log)
+        tokenizer = train_byte_level_bpe(_training_texts(documents), wanted.size)
         with atomic_directory(directory) as partial:
             write_tokenizer(tokenizer, partial)
         out.log.info("trained a tokenizer of %d entries on %s", tokenizer.size, wanted.train)
@@ -212,7 +220,8 @@ def token_sources(
             out.progress(done, total, "files", f"tokenising {name}")
 
         place = out.work / f"tokens-{number}"
-        units = tokenise(inputs.path(name), tokenizer, place, on_unit=tell, log=out.log)
+        documents = as_documents(name, inputs[name], out.work, log=out.log)
+        units = tokenise(documents, tokenizer, place, on_unit=tell, log=out.log)
         sources[name] = open_tokens(name, units, tokenizer)
         out.log.info(
             "%s: %d documents, %d tokens, %d bytes of text",
@@ -244,16 +253,21 @@ def _steps(config: Config, inputs: Inputs, shape: DecoderConfig) -> int:
     return steps
 
 
-def _validation_sets(config: Config, inputs: Inputs, tokenizer: TextTokenizer) -> list[ValidationSet]:
+def _validation_sets(
+    config: Config, inputs: Inputs, tokenizer: TextTokenizer, work: Path
+) -> list[ValidationSet]:
+    """The held-out sets; plain files that are not trained on are held out as a whole."""
+    splits = {name: TRAIN if name in config.source_names else HELD_OUT for name in config.validation}
+    sources = {name: as_documents(name, inputs[name], work, split=split) for name, split in splits.items()}
     sets = [
         validation_set(
             name,
-            sample_texts(inputs.path(name), config.validation_bytes),
+            sample_texts(documents, config.validation_bytes),
             tokenizer,
             config.sequence_length,
-            language_of(inputs.path(name)),
+            language_of(documents),
         )
-        for name in config.validation
+        for name, documents in sources.items()
     ]
     return [replace(one, domain=config.domains.get(one.name, one.name)) for one in sets]
 
