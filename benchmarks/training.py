@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import shutil
 import statistics
 import tempfile
@@ -48,6 +49,7 @@ from tsugiki.training.engine import Alone, StepResult
 from tsugiki.training.loop import Run, run_steps
 from tsugiki.training.meter import meter_of
 from tsugiki.training.optimizer import adamw
+from tsugiki.training.packed_attention import attention_of
 from tsugiki.training.preparation import Plan, new_shape, plan_of, token_sources
 from tsugiki.training.stage import Config
 
@@ -237,6 +239,7 @@ def our_turn(bench: Bench, precision: str, *, masking: bool) -> tuple[list[float
             hardware=None,
         ),
     )
+    attention_of(config, [decoder], engine, bench.device, logging.getLogger("benchmark"))
     run_steps(run, open_workspace(out))
     return between([*engine.moments, time.perf_counter()]), float(config.batch_tokens)
 

@@ -244,6 +244,8 @@ def test_from_hf_qwen_windows_are_those_that_transformers_makes_of_the_keys(fami
         ("qwen2-moe-nano", {"shared_expert_intermediate_size": -8}, "shared_size is -8"),
         ("qwen2-moe-nano", {"shared_expert_intermediate_size": "wide"}, "shared_expert_intermediate_size"),
         ("mistral-nano", {"sliding_window": -3}, "sliding_window is -3"),
+        ("qwen2-nano", {"use_sliding_window": "yes"}, "use_sliding_window"),
+        ("qwen3-moe-nano", {"norm_topk_prob": 1}, "norm_topk_prob"),
     ],
 )
 def test_from_hf_unsupported_family_feature_is_refused(name, changes, message):
@@ -335,7 +337,16 @@ def test_spike_no_more_is_the_papers_numbers():
         ({"architectures": 3}, "architecture"),
         ({"vocab_size": True}, "vocab_size"),
         ({"bos_token_id": "<s>"}, "bos_token_id"),
-        ({"architectures": ["MistralForCausalLM"], "sliding_window": "x"}, "sliding_window"),
+        (
+            {"architectures": ["MistralForCausalLM"], "model_type": None, "sliding_window": "x"},
+            "sliding_window",
+        ),
+        (
+            {"architectures": ["MistralForCausalLM"]},
+            'model_type "llama", and architecture "MistralForCausalLM"',
+        ),
+        ({"model_type": "gemma2"}, 'model_type "gemma2"'),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings = 'no'; true or false is needed"),
     ],
 )
 def test_from_hf_unsupported_model_is_refused(changes, message):

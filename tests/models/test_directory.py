@@ -164,6 +164,42 @@ def test_load_every_wrong_tensor_is_listed(model_directory):
     assert "lm_head.weight has shape [319, 64], config.json says [320, 64]" in message
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_load_quantised_weights_are_refused(model_directory, kind):
+    """They would be read as numbers, and mean others: the scale is missing."""
+
+    def quantise(weights):
+        name = "model.layers.0.mlp.up_proj.weight"
+        weights[name] = (weights[name] * 100).to(kind)
+
+    edit_weights(model_directory, quantise)
+    with pytest.raises(InputError, match=r"up_proj\.weight is (I8|F8_E4M3), which is not one of F64, F32"):
+        load_decoder(model_directory)
+
+
+def test_load_tied_embeddings_that_differ_are_refused(tokenizer, tmp_path):
+    decoder = Decoder(replace(preset("llama-nano"), vocabulary_size=tokenizer.size, tied_embeddings=True))
+    initialise(decoder, 0)
+    save_model(decoder, tokenizer, tmp_path)
+
+    def add(weights):
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
+
+    edit_weights(tmp_path, add)
+    with pytest.raises(InputError, match="says that the embeddings are tied, but"):
+        load_decoder(tmp_path)
+
+
+def test_load_single_file_beside_an_index_is_read_as_transformers_reads_it(nano, tokenizer, tmp_path):
+    other = Decoder(nano.config)
+    initialise(other, 5)
+    save_model(other, tokenizer, tmp_path, shard_bytes=60_000)
+    save_model(nano, tokenizer, tmp_path / "whole")
+    shutil.copy(tmp_path / "whole" / WEIGHTS, tmp_path / WEIGHTS)
+    assert torch.equal(load_decoder(tmp_path).lm_head.weight, nano.lm_head.weight)
+    assert check_parity(tmp_path, IDS_BT, tolerance=1e-5).max_abs_difference <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -180,8 +216,9 @@ def test_load_config_that_asks_for_all_memory_is_refused_before_it_is_taken(
         load_decoder(model_directory)
 
 
-def test_load_pickled_weights_are_refused_with_a_way_out(model_directory):
-    (model_directory / WEIGHTS).rename(model_directory / "pytorch_model.bin")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth"])
+def test_load_pickled_weights_are_refused_with_a_way_out(model_directory, name):
+    (model_directory / WEIGHTS).rename(model_directory / name)
     with pytest.raises(InputError, match="unpickling runs whatever code"):
         load_decoder(model_directory)
 
@@ -318,6 +355,16 @@ def test_read_headers_missing_shard_is_refused(nano, tokenizer, tmp_path):
     save_model(nano, tokenizer, tmp_path, shard_bytes=60_000)
     next(tmp_path.glob("model-00002*")).unlink()
     with pytest.raises(InputError, match="model-00002"):
+        read_headers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../b"}}'],
+)
+def test_read_headers_index_that_names_no_files_is_refused(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match="does not say which file"):
         read_headers(tmp_path)
 
 

@@ -14,6 +14,14 @@ from torch import Tensor
 
 from tsugiki.models.block_attention import attend_blocks, is_for_blocks
 from tsugiki.models.products import is_slow
+from tsugiki.models.varlen_attention import (
+    Kernel,
+    Segments,
+    attend_segments,
+    in_one_row,
+    is_for_kernel,
+    whole_rows,
+)
 
 _WINDOW_BLOCK = 256
 """Fewest queries of one block of windowed attention: smaller blocks save scores and pay for it in calls."""
@@ -25,26 +33,48 @@ class DocumentLayout:
 
     starts_BT: true where a document starts (the first token of a row always does).
     positions_BT: each token's distance from the start of its document.
+    given_starts_BT: `starts_BT` where the document ids lay.
     """
 
     starts_BT: Tensor
     positions_BT: Tensor
+    given_starts_BT: Tensor | None = None
 
     @classmethod
-    def from_ids(cls, document_ids_BT: Tensor) -> DocumentLayout:
-        """A document is a run of equal values within one row."""
+    def from_ids(cls, document_ids_BT: Tensor, device: torch.device | None = None) -> DocumentLayout:
+        """A document is a run of equal values within one row.
+
+        device: where the layout is used. Ids in the host's memory are best: `lengths` are read from them, and
+        nothing waits for a GPU.
+        """
         starts_BT = torch.ones_like(document_ids_BT, dtype=torch.bool)
         starts_BT[:, 1:] = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
         places_T = torch.arange(document_ids_BT.shape[1], device=document_ids_BT.device)
         start_places_BT = torch.where(starts_BT, places_T, 0).cummax(dim=1).values
-        return cls(starts_BT, places_T - start_places_BT)
+        positions_BT = places_T - start_places_BT
+        if device is None:
+            return cls(starts_BT, positions_BT)
+        starts_there_BT, positions_there_BT = (
+            x.to(device, non_blocking=True) for x in (starts_BT, positions_BT)
+        )
+        return cls(starts_there_BT, positions_there_BT, starts_BT)
+
+    @property
+    def known_starts_BT(self) -> Tensor:  # noqa: N802
+        """Where documents start, in the host's memory if that was known there."""
+        return self.starts_BT if self.given_starts_BT is None else self.given_starts_BT
 
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each document, row after row; their sum is B · T."""
-        flat = self.starts_BT.flatten()
+        flat = self.known_starts_BT.flatten()
         bounds = torch.cat((flat.nonzero()[:, 0], torch.tensor([flat.numel()], device=flat.device)))
         return bounds.diff().tolist()
+
+    @cached_property
+    def segments(self) -> Segments:
+        """For a kernel that takes documents in one row."""
+        return Segments.of(self.lengths, self.lengths, self.starts_BT.device)
 
     @cached_property
     def mask_B1TT(self) -> Tensor:  # noqa: N802
@@ -99,16 +129,36 @@ def attend(
     v_BKTH: Tensor,
     layout: DocumentLayout | None = None,
     window: int | None = None,
+    *,
+    kernel: Kernel | None = None,
 ) -> Tensor:
     """Causal attention, (B, N, T, H).
 
     The last query stands at the last key: with a cache there are more keys than queries. window: a query sees
-    that many keys at most, its own included. Every layer's attention goes through this function
+    that many keys at most, its own included. kernel: for documents and windows on a GPU
+    (`varlen_attention.attend_by_kernel`). Every layer's attention goes through this function
     (`decoder.Attention.attend`), so whoever spreads a sequence over several devices replaces it alone.
     """
+    if kernel is not None and is_for_kernel(q_BNTH):
+        segments = _segments(q_BNTH, k_BKTH, layout, window)
+        if segments is not None:
+            keys, values = in_one_row(k_BKTH), in_one_row(v_BKTH)
+            return attend_segments(q_BNTH, keys, values, segments, kernel=kernel, window=window)
     if layout is not None and len(layout.lengths) > layout.starts_BT.shape[0]:
         return _attend_documents(q_BNTH, k_BKTH, v_BKTH, layout, window)
     return _attend_causal(q_BNTH, k_BKTH, v_BKTH, window)
+
+
+def _segments(
+    q_BNTH: Tensor, k_BKTH: Tensor, layout: DocumentLayout | None, window: int | None
+) -> Segments | None:
+    """What a kernel for documents is to compute; None where torch's causal attention computes no more."""
+    rows, time = q_BNTH.shape[0], q_BNTH.shape[2]
+    if layout is not None and len(layout.lengths) > rows:
+        return layout.segments
+    if window is not None and window < time == k_BKTH.shape[2]:
+        return whole_rows(rows, time, q_BNTH.device)
+    return None
 
 
 def _attend_causal(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, window: int | None) -> Tensor:

@@ -96,7 +96,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
         head_dim=_number(config, "head_dim", hidden // max(1, heads)),
         rope_theta=theta,
         norm_eps=_real(config, "rms_norm_eps", 1e-6),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        tied_embeddings=_flag(config, "tie_word_embeddings"),
         max_positions=_number(config, "max_position_embeddings", 2048),
         bos_id=_token_id(config, "bos_token_id"),
         eos_id=_token_id(config, "eos_token_id"),
@@ -187,11 +187,23 @@ def _family(config: Mapping[str, Any]) -> str:
     architecture = named[0] if isinstance(named, list) else named
     for name, family in FAMILIES.items():
         if family.architecture == architecture and isinstance(named, list):
+            _check_type(config, name)
             return name
     raise InputError(
         f'the model has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}',
         hint="choose a Llama, Mistral, Mixtral, Qwen2 or Qwen3 model, or Qwen's mixtures of experts",
     )
+
+
+def _check_type(config: Mapping[str, Any], family: str) -> None:
+    """Transformers goes by `model_type`, and would compute something else."""
+    named = config.get("model_type")
+    if named is not None and named != family:
+        raise InputError(
+            f'the model\'s config.json has model_type "{named}", and architecture '
+            f'"{FAMILIES[family].architecture}", which is of "{family}"',
+            hint="mend the file, or choose another model",
+        )
 
 
 def _check_variations(config: Mapping[str, Any], family: str) -> None:
@@ -212,7 +224,7 @@ def _window_from_hf(config: Mapping[str, Any], windows: str) -> tuple[int | None
     """
     qwen = "use_sliding_window" in config or windows == "upper"
     window = _number(config, "sliding_window", 0)
-    if windows == "none" or (qwen and not config.get("use_sliding_window", False)):
+    if windows == "none" or (qwen and not _flag(config, "use_sliding_window")):
         return None, 0
     if qwen and "sliding_window" not in config:
         window = 4096  # the default of Qwen's configuration classes
@@ -252,7 +264,7 @@ def _experts_from_hf(config: Mapping[str, Any], family: str) -> MixtureOfExperts
         experts=_number(config, "num_local_experts", _number(config, "num_experts")),
         experts_per_token=chosen,
         intermediate_size=_number(config, "moe_intermediate_size"),
-        normalise=bool(config.get("norm_topk_prob", False)),
+        normalise=_flag(config, "norm_topk_prob"),
         sparse_step=_number(config, "decoder_sparse_step", 1),
         dense_layers=tuple(dense),
         balance_coefficient=coefficient,
@@ -307,6 +319,14 @@ def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> 
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong(config, key, "a number")
     return value
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    """True or false; false where the key is absent or null."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(config, key, "true or false")
+    return bool(value)
 
 
 def _wrong(config: Mapping[str, Any], key: str, wanted: str) -> InputError:

@@ -189,11 +189,13 @@ class Decoder(nn.Module):
 
         ids_BT: token ids (int64 or int32), or what `embed` takes. document_ids_BT: a new document starts
         wherever the value differs from the one before it in its row; tokens never attend across documents,
-        and positions restart at each. cache: keys and values of the tokens before `ids_BT`; extended in
-        place; not together with document ids. routings: a list that takes the routing of each sparse layer,
-        in order.
+        and positions restart at each; best in the host's memory (`DocumentLayout.from_ids`). cache: keys and
+        values of the tokens before `ids_BT`; extended in place; not together with document ids. routings: a
+        list that takes the routing of each sparse layer, in order.
         """
-        layout = None if document_ids_BT is None else DocumentLayout.from_ids(document_ids_BT)
+        layout = None
+        if document_ids_BT is not None:
+            layout = DocumentLayout.from_ids(document_ids_BT, ids_BT.device)
         if layout is not None:
             positions_BT = layout.positions_BT
         else:

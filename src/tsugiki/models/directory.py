@@ -40,6 +40,8 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 EMBEDDING, HEAD = names.EMBEDDING, names.HEAD
 _FAULTS_SHOWN = 20
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights that are read as they are; integers and float8 are quantised, and mean nothing alone."""
 
 _DOWNLOADED = ("model*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -84,16 +86,27 @@ def stored_tensors(config: DecoderConfig, directory: Path) -> dict[str, TensorEn
     stored = {
         name: entry for name, entry in read_headers(directory).items() if not name.endswith(_STALE_BUFFER)
     }
-    if config.tied_embeddings:
-        stored.pop(HEAD, None)  # some writers store the tied matrix under both names
+    if config.tied_embeddings and (head := stored.pop(HEAD, None)) is not None:
+        _check_copy(directory, head, stored.get(EMBEDDING))
     if config.layers > len(stored):
         raise InputError(
             f"{directory / CONFIG_FILE} says {config.layers} layers; the weights are {len(stored)} tensors",
             hint="fetch the model again, or mend config.json",
         )
-    shapes = stored_shapes(config, fused=is_fused(stored))
-    _check_tensors(directory, shapes, {name: entry.shape for name, entry in stored.items()})
+    _check_tensors(directory, stored_shapes(config, fused=is_fused(stored)), stored)
     return stored
+
+
+def _check_copy(directory: Path, head: TensorEntry, rows: TensorEntry | None) -> None:
+    """Some writers store the tied matrix under both names; where the two differ, they were never tied."""
+    if rows is None or head.shape != rows.shape:
+        return  # said with all that is wrong
+    (_, one), (_, two) = (*read_tensors(head.file, [HEAD]), *read_tensors(rows.file, [EMBEDDING]))
+    if not torch.equal(one, two):
+        raise InputError(
+            f"{directory / CONFIG_FILE} says that the embeddings are tied, but {HEAD} and {EMBEDDING} differ",
+            hint="set tie_word_embeddings to false; transformers 5 does not tie them either",
+        )
 
 
 def _fill(decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
@@ -109,14 +122,19 @@ def _fill(decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
 
 
 def _check_tensors(
-    directory: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]
+    directory: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, TensorEntry]
 ) -> None:
     faults = [f"{name} is missing" for name in expected if name not in stored]
     faults += [f"{name} is not known" for name in stored if name not in expected]
     faults += [
-        f"{name} has shape {list(stored[name])}, config.json says {list(shape)}"
+        f"{name} has shape {list(stored[name].shape)}, config.json says {list(shape)}"
         for name, shape in expected.items()
-        if name in stored and stored[name] != shape
+        if name in stored and stored[name].shape != shape
+    ]
+    faults += [
+        f"{name} is {stored[name].dtype}, which is not one of {', '.join(_FLOATS)}"
+        for name in expected
+        if name in stored and stored[name].dtype not in _FLOATS
     ]
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:_FAULTS_SHOWN])
@@ -165,8 +183,9 @@ def write_model_directory(
     sizes_bytes = {name: dtype.itemsize * math.prod(shape) for name, shape in stored_shapes(config).items()}
     write_stream(directory, sizes_bytes, tensors, shard_bytes=shard_bytes)
     write_tokenizer(tokenizer, directory)
-    generation = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
-    write_json(directory / GENERATION_FILE, {"_from_model_config": True, **generation})
+    if GENERATION_FILE not in tokenizer.side_files:
+        generation = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id}
+        write_json(directory / GENERATION_FILE, {"_from_model_config": True, **generation})
     name = str(dtype).removeprefix("torch.")
     write_json(directory / CONFIG_FILE, {**config.to_hf(), "torch_dtype": name})
 
@@ -258,7 +277,7 @@ def check_parity(directory: Path, ids_BT: Tensor, tolerance: float = 1e-4) -> Pa
     config = read_config(directory)
     layers = _layers_that_fit(config, free_memory_bytes())
     with torch.inference_mode():
-        ours_BTV = _our_logits(directory, config, layers, ids_BT)
+        ours_BTV = load_first_layers(directory, layers)(ids_BT)
         theirs_BTV = _transformers_logits(directory, config, layers, ids_BT)
     difference = float((ours_BTV - theirs_BTV).abs().max())
     if not difference <= tolerance:
@@ -278,15 +297,21 @@ def _layers_that_fit(config: DecoderConfig, free_bytes: int) -> int:
     return max(1, min(config.layers, int((0.75 * free_bytes - ends_bytes) // layer_bytes)))
 
 
-def _our_logits(directory: Path, config: DecoderConfig, layers: int, ids_BT: Tensor) -> Tensor:
+def layers_that_fit(directory: Path) -> int:
+    """How many layers of a model, one at least, fit with both ends into three quarters of free memory."""
+    return _layers_that_fit(read_config(directory), free_memory_bytes())
+
+
+def load_first_layers(directory: Path, layers: int) -> Decoder:
+    """`load_decoder`, but with the first `layers` layers only, and the head."""
+    config = read_config(directory)
     if layers == config.layers:
-        return load_decoder(directory)(ids_BT)
+        return load_decoder(directory)
     with torch.device("meta"):
         decoder = Decoder(config, layers=range(layers))
     decoder.to_empty(device="cpu")
     load_weights(decoder, directory)
-    logits_BTV: Tensor = decoder(ids_BT)
-    return logits_BTV
+    return decoder
 
 
 def _transformers_logits(directory: Path, config: DecoderConfig, layers: int, ids_BT: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """The size at which transformers 4 starts a new shard."""
 
+_PICKLED = {".bin", ".pt", ".pth"}
 _HEADER_LENGTH_BYTES = 8
 _LARGEST_HEADER_BYTES = 100_000_000  # the limit in the safetensors format's own reader
 
@@ -41,12 +42,15 @@ class TensorEntry:
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a model directory, in order of their names.
 
-    Raises InputError where there are none (with a word on pickled `.bin` files, which are not read), or
-    where a shard that the index names is missing.
+    Where a single file and an index lie side by side, it is the single file, as for transformers. Raises
+    InputError where there are none (with a word on pickled files, which are not read), or where a shard that
+    the index names is missing.
     """
+    if (directory / WEIGHTS).exists():
+        return [directory / WEIGHTS]
     index = directory / INDEX
     if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        names = _names_in(index)
         missing = [name for name in names if not (directory / name).exists()]
         if missing or not names:
             raise InputError(
@@ -54,9 +58,7 @@ def weight_files(directory: Path) -> list[Path]:
                 hint="fetch the model again",
             )
         return [directory / name for name in names]
-    if (directory / WEIGHTS).exists():
-        return [directory / WEIGHTS]
-    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    pickled = sorted(path.name for path in directory.glob("*") if path.suffix in _PICKLED)
     if pickled:
         raise InputError(
             f"{directory} holds only pickled weights ({', '.join(pickled)}), which are not read: "
@@ -64,6 +66,17 @@ def weight_files(directory: Path) -> list[Path]:
             hint="convert them once: transformers' save_pretrained writes safetensors",
         )
     raise InputError(f"{directory} holds no {WEIGHTS}", hint="check the path, or fetch the model again")
+
+
+def _names_in(index: Path) -> list[str]:
+    """The files that an index names, sorted; none that lie elsewhere."""
+    stored = read_json(index)
+    named = stored.get("weight_map") if isinstance(stored, dict) else None
+    files = list(named.values()) if isinstance(named, dict) else [None]
+    names = [name for name in files if isinstance(name, str) and Path(name).name == name]
+    if len(names) < len(files):
+        raise InputError(f"{index} does not say which file holds which tensor", hint="fetch the model again")
+    return sorted(set(names))
 
 
 def read_headers(directory: Path) -> dict[str, TensorEntry]:

@@ -44,7 +44,7 @@ class Compute:
         with self.autocast():
             hidden_BTD = decoder.hidden(
                 self._tensor(rows.ids_BT),
-                document_ids_BT=self._tensor(rows.document_ids_BT) if masked else None,
+                document_ids_BT=_on_host(rows.document_ids_BT) if masked else None,
                 routings=routings,
             )
             sums = head_loss(
@@ -68,7 +68,11 @@ class Compute:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def _tensor(self, array: NDArray[np.integer]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        return _on_host(array).to(self.device, non_blocking=True)
+
+
+def _on_host(array: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
