@@ -28,6 +28,26 @@ def test_learning_rate_of_swallow_is_that_of_the_formula(step, expected):
     assert learning_rate(step, **SWALLOW) == pytest.approx(expected, rel=1e-4)
 
 
+BY_HAND = {
+    "cosine": [3, 6, 9, 9, 8.4976, 7.125, 5.25, 3.375, 2.0024, 1.5],  # 5.25 + 3.75 cos(30 degrees x 0..6)
+    "linear": [3, 6, 9, 9, 9, 9, 7.125, 5.25, 3.375, 1.5],  # 7.5 less in four steps
+    "1-sqrt": [3, 6, 9, 9, 9, 9, 5.25, 3.6967, 2.5048, 1.5],  # by sqrt of 1/4, 2/4, 3/4, 1
+    "constant": [3, 6, 9, 9, 9, 9, 9, 9, 9, 9],
+}
+"""Ten steps, three of them warm-up, from 9 to 1.5; wsd decays in the last four."""
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_learning_rate_of_every_step_is_that_of_a_table_made_by_hand(name):
+    given = {"steps": 10, "peak": 9.0, "minimum": 1.5, "warmup_steps": 3, "decay": 0.4}
+    if name in {"linear", "1-sqrt"}:
+        given |= {"schedule": "wsd", "decay_shape": name}
+    else:
+        given |= {"schedule": name}
+    rates = [learning_rate(step, **given) for step in range(10)]
+    assert rates == pytest.approx(BY_HAND[name], abs=1e-4)
+
+
 def test_learning_rate_constant_stays_at_the_peak():
     rates = [learning_rate(step, **SWALLOW | {"schedule": "constant"}) for step in (1000, 13_000, 24_999)]
     assert rates == [1e-4] * 3

@@ -12,11 +12,11 @@ import time
 import pytest
 
 from tsugiki.artifacts.metrics import read_metrics
-from tsugiki.artifacts.outside import STARTED_BY_LAUNCH, Place, place_of
+from tsugiki.artifacts.outside import STARTED_BY_LAUNCH, Place, await_end, leading, place_of
 from tsugiki.errors import InputError, StageError
 from tsugiki.training import launch
 from tsugiki.training.outside import check_processes
-from tsugiki.training.ranks import failure
+from tsugiki.training.ranks import _workspace, failure
 
 VARIABLES = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 
@@ -50,6 +50,69 @@ def test_another_number_of_processes_than_the_layout_has_is_refused(monkeypatch)
     check_processes(4)
     with pytest.raises(InputError, match="parallel asks for 2 processes; 4 were started"):
         check_processes(2)
+
+
+def test_the_others_leave_after_process_0(monkeypatch):
+    """--kill-on-bad-exit of srun, and torchrun, end those that are still there: process 0 may be writing."""
+    port = free_port()
+    left = []
+    follower = threading.Thread(
+        target=lambda: (await_end(Place(1, 2, "127.0.0.1", port), 60), left.append(time.monotonic()))
+    )
+    monkeypatch.setattr("tsugiki.artifacts.outside._LINGER_SECONDS", 0.0)
+    with leading(Place(0, 2, "127.0.0.1", port)):
+        follower.start()
+        follower.join(1.5)
+        assert not left
+        over = time.monotonic()
+    follower.join(10)
+    assert left
+    assert left[0] >= over
+
+
+def test_the_others_do_not_wait_for_a_process_0_that_is_gone_or_does_not_end(tmp_path):
+    place = Place(1, 2, "127.0.0.1", free_port())
+    script = (
+        "import sys, time; from tsugiki.artifacts.outside import Place, leading\n"
+        "with leading(Place(0, 2, '127.0.0.1', int(sys.argv[1]))): print('here', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(place.port)], stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "here\n"
+        begun = time.monotonic()
+        await_end(place, 1.0)
+        assert time.monotonic() - begun < 20
+        follower = threading.Thread(target=await_end, args=(place, 600.0))
+        follower.start()
+        follower.join(1.0)
+        assert follower.is_alive()
+        first.kill()
+        follower.join(20)
+        assert not follower.is_alive()
+
+
+def test_one_process_tells_a_person_and_the_others_write_into_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(STARTED_BY_LAUNCH, raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    told = []
+    first = _workspace(work, 0, lambda *what: told.append(what))
+    first.progress(1, 2, "steps", "loss 1.0")
+    assert told == [(1, 2, "steps", "loss 1.0")]
+    assert not (work / launch.PROGRESS).exists()
+    other = _workspace(work, 1, None)
+    other.log.info("step 3: english 1.0 bits per byte")
+    first.log.info("from the first")
+    first.metrics.close()
+    for workspace in (first, other):
+        for handler in list(workspace.log.handlers):
+            workspace.log.removeHandler(handler)
+            handler.close()
+    assert "english" in (work / "rank-00001.txt").read_text()
+    said = capsys.readouterr().out
+    assert "from the first" in said
+    assert "english" not in said
 
 
 def command_of(out, settings, corpora):
@@ -139,6 +202,7 @@ def test_two_machines_train_as_one_process_does_and_are_asked_to_end_and_go_on(
         process.terminate()  # what Slurm does before the time is up
     assert codes(processes) == [128 + signal.SIGTERM] * 4, said(tmp_path)
     assert not (out / "manifest.json").exists()
+    assert not any("INFO" in path.read_text() for path in tmp_path.glob("process-*.txt"))  # one log for all
     assert codes(start()) == [0] * 4, said(tmp_path)
     assert (out / "manifest.json").exists()
     assert len(losses(out)) == 24

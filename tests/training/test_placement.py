@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tsugiki.artifacts.files import sha256_of
-from tsugiki.errors import InputError
+from tsugiki.errors import InputError, StorageError
+from tsugiki.training import checkpoint
 from tsugiki.training.checkpoint import (
     TIED_COPY,
     Saving,
@@ -130,6 +132,45 @@ def test_a_part_that_another_process_finds_broken_makes_all_pass_the_checkpoint_
     with pytest.raises(InputError, match="none of the checkpoints"):
         newest_checkpoint(tmp_path, "run", LOG, agree=lambda _whole: False)
     assert newest_checkpoint(tmp_path, "run", LOG, rank=1, ranks=2) is not None
+
+
+def test_a_checkpoint_waits_for_the_parts_of_other_machines_and_is_none_without_them(tmp_path, monkeypatch):
+    """One machine sees another's files late, or never, where each has a disk of its own."""
+    named = parameters(["a"], 1)
+    halves = [{"a": torch.nn.Parameter(named["a"][rows])} for rows in (slice(0, 2), slice(2, 3))]
+    savings = [
+        Saving(tmp_path, half, stepped(half), step=1, run_identity="run", counters={}, rank=rank, ranks=2)
+        for rank, half in enumerate(halves)
+    ]
+    for saving in savings:
+        saving.wait()
+    late = tmp_path / "checkpoint-00000001.partial" / "part-00001.json"
+    late.rename(tmp_path / "late")
+    timer = threading.Timer(0.3, lambda: (tmp_path / "late").rename(late))
+    timer.start()
+    assert len(list(savings[0].commit().glob("part-*"))) == 2
+    monkeypatch.setattr(checkpoint, "SEEN_SECONDS", 0.2)
+    saving = Saving(tmp_path, named, stepped(named), step=2, run_identity="run", counters={}, ranks=2)
+    saving.wait()
+    with pytest.raises(StorageError, match="holds the parts of 1 processes; 2 have written theirs"):
+        saving.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000001"]
+
+
+def test_a_tensor_of_which_a_piece_is_missing_is_not_read(tmp_path):
+    """What is not stored would be whatever was in memory."""
+    named = parameters(["a"], 1)
+    saving = Saving(tmp_path, named, stepped(named), step=1, run_identity="run", counters={})
+    saving.wait()
+    told = tmp_path / "checkpoint-00000001.partial" / "part-00000.json"
+    part = json.loads(told.read_text())
+    for box in part["tensors"].values():
+        box["shape"] = [5, 4]
+    told.write_text(json.dumps(part))
+    saving.commit()
+    larger = {"a": torch.nn.Parameter(torch.zeros(5, 4))}
+    with pytest.raises(InputError, match="lacks 8 numbers of model.a"):
+        restore_weights(newest_checkpoint(tmp_path, "run", LOG), larger)
 
 
 def test_a_missing_tensor_is_named(tmp_path):

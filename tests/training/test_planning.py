@@ -53,6 +53,27 @@ def swallow_inputs(name="llama-2-70b"):
     return {"base": model(name), "japanese": documents(), "english": documents()}
 
 
+def test_validation_on_documents_of_which_none_is_held_out_is_refused_before_the_run():
+    whole = Forecast(ArtifactType.DOCUMENTS, {"documents": 10**6, "bytes": 10**12, "heldout_documents": 0})
+    inputs = {**swallow_inputs(), "english": whole}
+    (problem,) = recipe_problems(swallow_70b(validation=["japanese", "english"]), inputs)
+    assert problem.severity == "error"
+    assert (problem.where, problem.message) == (
+        "validation",
+        '"english" holds no held-out documents to measure on',
+    )
+
+
+def test_few_steps_are_remarked_upon():
+    """300k tokens at the default batch of 16,384 are 18 steps: what a newcomer would not expect."""
+    few = Config(model="base", data={"japanese": 1.0}, tokens="300k")
+    inputs = {"base": model("llama-nano"), "japanese": documents()}
+    (problem,) = recipe_problems(few, inputs)
+    assert (problem.severity, problem.where) == ("warning", "batch_tokens")
+    assert problem.message.startswith("18 steps of 16,384 tokens are few")
+    assert recipe_problems(few.model_copy(update={"batch_tokens": 4096}), inputs) == ()
+
+
 def test_estimate_of_swallow_70b_passes_and_agrees_with_the_paper():
     forecast = estimate(swallow_70b(), swallow_inputs())
     assert [problem.severity for problem in forecast.problems] == ["here"]  # 256 processes
@@ -128,14 +149,16 @@ def test_estimate_of_what_does_not_fit_on_the_device_is_a_problem():
     assert problem.severity == "error"
     assert "one a100-40gb has 40 GiB" in problem.message
     (problem,) = recipe_problems(
-        swallow_70b(parallel={"tensor": 8, "data": 4}, hardware=None), swallow_inputs()
+        swallow_70b(parallel={"tensor": 8, "data": 2}, hardware=None), swallow_inputs()
     )
     assert problem.severity == "warning"
 
 
-def test_estimate_of_a_starved_pipeline_warns():
-    config = swallow_70b(batch_tokens=16 * 4096, parallel={"data": 4, "tensor": 8, "pipeline": 8})
-    assert [problem.severity for problem in recipe_problems(config, swallow_inputs())] == ["warning"]
+@pytest.mark.parametrize(("schedule", "severity"), [("gpipe", "warning"), ("1f1b", "error")])
+def test_estimate_of_a_starved_pipeline_warns_where_the_schedule_can_run_it(schedule, severity):
+    parallel = {"data": 4, "tensor": 8, "pipeline": 8, "schedule": schedule}
+    config = swallow_70b(batch_tokens=16 * 4096, parallel=parallel)
+    assert [problem.severity for problem in recipe_problems(config, swallow_inputs())] == [severity]
 
 
 def test_estimate_of_unknown_hardware_suggests_a_name():

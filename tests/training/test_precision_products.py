@@ -81,6 +81,41 @@ def test_emulated_and_exact_products_are_the_same_recipe(precision):
     assert all(min(map(decibels, exact, other)) < 35 for other in others)
 
 
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+
+
+def by_definition(x, along, dtype=E4M3, *, powers_of_2=True):
+    """Rounded to float8 and back, in float64: one scale, or one for each vector along a dimension."""
+    largest = x.abs().amax() if along is None else x.abs().amax(along, keepdim=True)
+    scale = torch.finfo(dtype).max / largest.double()
+    if powers_of_2:
+        scale = 2.0 ** scale.log2().floor()
+    return (x * scale.float()).to(dtype).double() / scale
+
+
+def products_by_definition(precision, x, w, grad):
+    """Output and both gradients in float64, from the definition of a recipe."""
+    if precision == "float8-tensorwise":
+        one = {"along": None, "powers_of_2": False}
+        x, w, grad = by_definition(x, **one), by_definition(w, **one), by_definition(grad, dtype=E5M2, **one)
+        return x @ w.T, grad @ w, grad.T @ x
+    output = by_definition(x, 1) @ by_definition(w, 1).T  # sums go along the inputs
+    if precision == "float8-rowwise":
+        grad_x = by_definition(grad, 1) @ by_definition(w, 0)
+        return output, grad_x, by_definition(grad, 0).T @ by_definition(x, 0)
+    return output, by_definition(grad, 1) @ by_definition(w, None), grad.double().T @ x.double()
+
+
+@pytest.mark.parametrize("precision", RECIPES)
+@pytest.mark.parametrize("emulate", [True, False])
+def test_products_are_those_of_operands_rounded_by_the_recipes_definition(precision, emulate):
+    sizes = ((64, 96), (48, 96), (64, 48))
+    x, w, grad = (gaussian(*size, seed=20 + number).bfloat16().float() for number, size in enumerate(sizes))
+    found = passed(product_of(precision, emulate=emulate), x, w, grad.bfloat16())
+    for wanted, ours in zip(products_by_definition(precision, x, w, grad), found, strict=True):
+        assert decibels(wanted, ours) > 54  # the rounding of the result to bfloat16
+
+
 @pytest.mark.parametrize("precision", RECIPES)
 @pytest.mark.parametrize("emulate", [True, False])
 def test_products_are_those_of_torchaos_converted_modules_to_the_bit(precision, emulate):

@@ -45,6 +45,8 @@ def test_a_run_in_float8_records_what_is_in_force_and_how_well_numbers_are_kept(
     ratios = [operands[role][0] for operands in matrices.values() for role in operands]
     assert events[0]["worst"]["sqnr"] == pytest.approx(min(ratios), abs=0.01)
     facts = outcome.facts
+    assert facts["float8"]["products"] == "emulated"
+    assert "float8-rowwise, products emulated" in (tmp_path / "log.txt").read_text()
     assert facts["precision"] == facts["precision_at_end"] == "float8-rowwise"
     assert {name: facts["float8"][name] for name in ("matrices", "high", "small", "share")} == {
         "matrices": 14, "high": 14, "small": 0, "share": 0.5,

@@ -1,5 +1,6 @@
 """Which checkpoints are kept, what is broken and said, and models made from them while a run goes on."""
 
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from tsugiki.training.checkpoint_files import (
     MODEL,
     Retention,
     checkpoint_directories,
+    discard,
     newest_checkpoint,
     read_checkpoint,
     step_of,
@@ -30,11 +32,17 @@ from tsugiki.training.checkpoint_files import (
 LOG = logging.getLogger("tsugiki.test")
 
 
-def save(work, step, retention=None):
+def save(work, step, retention=None, counters=None):
     work.mkdir(parents=True, exist_ok=True)
     named = {"a": torch.nn.Parameter(torch.full((3,), float(step)))}
     optimizer = torch.optim.AdamW(named.values())
-    saving = Saving(work, named, optimizer, step=step, run_identity="run", counters={}, retention=retention)
+    saving = Saving(
+        *(work, named, optimizer),
+        step=step,
+        run_identity="run",
+        counters=counters or {},
+        retention=retention,
+    )
     saving.wait()
     return saving.commit()
 
@@ -64,6 +72,38 @@ def test_the_newest_are_kept_and_every_so_many_for_good(tmp_path, retention, new
     assert steps_in(tmp_path / KEPT) == sorted(
         {*for_good, *(step for step in newest if retention.is_for_good(step))}
     )
+
+
+def test_while_a_loss_spike_may_have_begun_no_checkpoint_from_before_it_is_deleted(tmp_path):
+    def save_at(step, high):
+        save(tmp_path, step, Retention(1), counters={"high": high})
+        return steps_in(tmp_path)
+
+    assert [save_at(step, high) for step, high in ((1, 0), (2, 0), (3, 1), (4, 2), (5, 0))] == [
+        [1],
+        [2],
+        [2, 3],
+        [2, 3, 4],
+        [5],
+    ]
+
+
+def test_a_checkpoint_that_can_not_be_deleted_yet_goes_with_the_next_one(tmp_path, monkeypatch):
+    """So it is on NFS, while somebody has one of its files open."""
+    rmdir = os.rmdir
+
+    def busy(path, **options):
+        if "checkpoint-00000001" in str(path):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        rmdir(path, **options)
+
+    save(tmp_path, 1, Retention(1))
+    monkeypatch.setattr(os, "rmdir", busy)
+    save(tmp_path, 2, Retention(1))
+    assert [step_of(path) for path in checkpoint_directories(tmp_path)] == [2]
+    monkeypatch.undo()
+    save(tmp_path, 3, Retention(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000003"]
 
 
 def test_a_run_goes_on_from_a_checkpoint_that_is_kept_for_good_where_the_newer_are_broken(tmp_path, caplog):
@@ -231,6 +271,24 @@ def test_a_model_that_is_not_what_the_checkpoint_holds_is_found_by_name(stopped,
         "model.norm.weight",
         "other",
     ]
+
+
+def test_a_checkpoint_that_the_run_deletes_while_it_is_exported_is_told(stopped, tmp_path, monkeypatch):
+    """Every byte was looked at by then: of a large model that takes minutes, in which the run goes on."""
+    copy = tmp_path / "checkpoint-00000014"
+    shutil.copytree(stopped / "work" / copy.name, copy)
+    real = exporting.model_of
+
+    def model_of(checkpoint):
+        found = real(checkpoint)
+        discard(copy)
+        return found
+
+    monkeypatch.setattr(exporting, "model_of", model_of)
+    with pytest.raises(InputError, match="was deleted while it was read") as caught:
+        exporting.export_checkpoint(copy, tmp_path / "model")
+    assert "export again" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_can_not_be_made_says_why_and_leaves_nothing(stopped, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ COMMAND = ["tsugiki", "train", "out/it's here", "--data", "{a: 1.0}"]
 
 SRUN = """#!/bin/bash
 # what Slurm does on one node: a task a GPU
-shift
+while [[ $1 == --* ]]; do shift; done
 for ((task = 0; task < 2; task++)); do
   SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 "$@" &
 done
@@ -70,6 +70,38 @@ def test_the_script_is_bash_and_the_same_each_time(asked):
     assert "#SBATCH --job-name=a-stage" in directives
     assert "#SBATCH --signal=TERM@300" in directives
     assert "#SBATCH --requeue" in directives
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        (None, 300),
+        ("24:00:00", 300),
+        ("2-0", 300),
+        ("1-12:30", 300),
+        ("20", 300),
+        ("10", 150),  # minutes
+        ("4:00", 60),
+        ("0-0:08", 120),
+        ("0:06:00", 90),
+        ("1", 15),
+    ],
+)
+def test_the_signal_comes_before_the_end_and_never_at_the_beginning(time, seconds):
+    """Slurm sends a signal that is due at once when a job starts: it would queue itself again for ever."""
+    text = script("a", COMMAND, 8, 1, Slurm(time=time))
+    assert f"#SBATCH --signal=TERM@{seconds}\n" in text
+
+
+def test_srun_is_told_the_cores_of_a_task_and_waits_for_the_last():
+    text = script("a", COMMAND, 8, 1, Slurm(cpus=12))
+    assert "#SBATCH --cpus-per-task=12\n" in text
+    assert "srun --kill-on-bad-exit=1 --wait=0 --cpus-per-task=12 bash -c" in text
+    assert "OMP_NUM_THREADS=12\n" in text
+    assert "many clusters give a task one core" not in text
+    without = script("a", COMMAND, 8, 1, Slurm())
+    assert "srun --kill-on-bad-exit=1 --wait=0 bash -c" in without
+    assert "many clusters give a task one core" in without
 
 
 def test_nodes_and_gpus_follow_from_the_layout_and_from_what_is_asked():

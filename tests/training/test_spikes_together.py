@@ -42,6 +42,18 @@ def harm(parameters, step):
     finally:
         setattr(module, name, real)
 """
+LATE = HARM.replace("    return step()", "    return result").replace(
+    "    import torch", "    import torch\n    result = step()"
+)
+BREAK_WEIGHTS = """
+def harm(parameters, step):
+    import torch
+    result = step()
+    with torch.no_grad():
+        weight = next(iter(parameters.values()))
+        (weight.to_local() if hasattr(weight, "to_local") else weight)[-1].fill_(float("nan"))
+    return result
+"""
 CUSTOMISE = """
 import os, sys
 if os.environ.get("RANK") == "1":
@@ -87,17 +99,28 @@ def rows_of(directory):
     return read_metrics(directory / "metrics.jsonl", last_by="step")
 
 
+CASES = [
+    *((layout, HARM, 20, "loss spike", 3) for layout in LAYOUTS),
+    *((layout, BREAK, 11, "not finite", 3) for layout in LAYOUTS),
+    ("data", LATE, 32, "loss spike", 3),  # the last update, which has no loss of its own
+    ("tensor", BREAK_WEIGHTS, 12, "not finite", 3),  # just before a checkpoint
+    ("pipeline", LATE, 14, "loss spike", 20),  # before the first checkpoint: all begin again
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("harm", "at", "kind"), [(HARM, 20, "loss spike"), (BREAK, 11, "not finite")])
+@pytest.mark.parametrize(
+    ("layout", "harm", "at", "kind", "every"), CASES, ids=[f"{one[0]}-{one[3]}-at-{one[2]}" for one in CASES]
+)
 def test_one_process_that_goes_wrong_takes_all_back_as_one_process_does(
-    layout, harm, at, kind, tmp_path, run_stage, scratch, disturb
+    layout, harm, at, kind, every, tmp_path, run_stage, scratch, disturb
 ) -> None:
     disturb(harm, at)
-    alone = run_stage(tmp_path / "alone", {**scratch, **SETTINGS})
+    settings = {**scratch, **SETTINGS, "checkpoint_every_steps": every}
+    alone = run_stage(tmp_path / "alone", settings)
     together = run_stage(
         tmp_path / "together",
-        {**scratch, **SETTINGS, "parallel": LAYOUTS[layout], "micro_batch_tokens": 64},
+        {**settings, "parallel": LAYOUTS[layout], "micro_batch_tokens": 64},
     )
     (expected,), (one,) = alone.facts["left_out"], together.facts["left_out"]
     assert one["kind"] == expected["kind"] == kind

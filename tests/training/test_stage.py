@@ -288,7 +288,7 @@ def test_training_on_too_small_a_corpus_raises(tmp_path, run_stage, scratch):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"learning_rate": 1e30, "warmup": 0}, StageError, "step [0-9]+: not finite: loss"),
+        ({"learning_rate": 1e30, "warmup": 0}, StageError, "step [0-9]+: not finite"),
         ({"learning_rate": 3.0, "warmup": 0}, StageError, "the loss did not fall"),
         ({"parallel": {"tensor": 3}}, InputError, "tensor: 3 does not divide query heads"),
         ({"sequence_length": 1024, "batch_tokens": 2048}, InputError, "the model was made for 512"),

@@ -182,5 +182,5 @@ def test_a_layout_that_does_not_divide_is_refused_with_those_that_do(
 @pytest.mark.slow
 def test_a_rank_that_fails_is_quoted(tmp_path, run_stage, scratch):
     settings = deeper(scratch, parallel={"data": 2}, learning_rate=1e30, warmup=0, micro_batch_tokens=64)
-    with pytest.raises(StageError, match=r"step [0-9]+: not finite: loss"):
+    with pytest.raises(StageError, match=r"step [0-9]+: not finite"):
         run_stage(tmp_path, settings)

@@ -10,7 +10,13 @@ from tsugiki.models.config import preset
 from tsugiki.models.decoder import Decoder, initialise
 from tsugiki.models.tokenizer import train_byte_level_bpe
 from tsugiki.training.compute import Compute
-from tsugiki.training.validation import bits_per_byte, measure, sample_texts, validation_set
+from tsugiki.training.validation import (
+    bits_per_byte,
+    held_out_notes,
+    measure,
+    sample_texts,
+    validation_set,
+)
 
 TEXTS = ["graft a branch", "木に竹を接ぐ", "open model " * 30]
 
@@ -85,3 +91,21 @@ def test_sample_texts_without_held_out_documents_raises(tmp_path, corpora):
 def test_bits_per_byte_of_no_bytes_does_not_divide_by_zero():
     assert bits_per_byte(math.log(2) * 6, 3) == 2
     assert np.isfinite(bits_per_byte(1.0, 0))
+
+
+def test_progress_says_what_each_set_has_and_how_it_changed():
+    assert held_out_notes([]) == []
+    rows = [
+        {"dataset": name, "step": step, "bits_per_byte": value}
+        for step, values in ((0, (3.5294, 2.5055)), (4, (2.9677, 2.7089)), (9, (2.7960, 2.7491)))
+        for name, value in zip(("runs/x/japanese", "english"), values, strict=True)
+    ]
+    assert held_out_notes(rows[:2]) == ["bits per byte: japanese 3.529 (+0.000), english 2.506 (+0.000)"]
+    assert held_out_notes(rows) == ["bits per byte: japanese 2.796 (-0.733), english 2.749 (+0.244)"]
+
+
+def test_progress_says_where_a_set_could_not_be_measured():
+    rows = [{"dataset": "a", "bits_per_byte": value} for value in (2.5, None)]
+    assert held_out_notes(rows) == ["bits per byte: a not finite"]
+    rows = [{"dataset": "a", "bits_per_byte": value} for value in (None, 2.5)]
+    assert held_out_notes(rows) == ["bits per byte: a 2.500"]

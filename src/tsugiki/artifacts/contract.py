@@ -15,17 +15,19 @@ Everything else in a stage package is a plain library that knows nothing of reci
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tsugiki.artifacts.metrics import MetricsLog
-from tsugiki.errors import InputError, Problem
+from tsugiki.errors import InputError, Problem, TsugikiError
 
 
 class ArtifactType(StrEnum):
@@ -156,18 +158,31 @@ def _no_progress(_done: float, _total: float, _unit: str, _note: str) -> None:
     """For use outside of a workflow: nobody is looking."""
 
 
+EndCallback = Callable[[TsugikiError], NoReturn]
+
+
+def end_process(error: TsugikiError) -> NoReturn:
+    """Say the error and end this process at once, whatever its other threads do."""
+    sys.stderr.write(f"\nError: {error}\n")
+    sys.stderr.flush()
+    os._exit(error.exit_code)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Where a stage writes.
 
     root: the stage's directory; final files go here, each written atomically.
     work: root/work, for checkpoints and finished units; deleted when the stage is done.
+    end: ends the stage's process with an error, from any thread: for when the main one waits for something
+    that will not come, in code that can't be broken off.
     """
 
     root: Path
     metrics: MetricsLog
     log: logging.Logger
     on_progress: ProgressCallback = _no_progress
+    end: EndCallback = end_process
 
     @property
     def work(self) -> Path:
@@ -189,7 +204,9 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_workspace(root: Path, on_progress: ProgressCallback = _no_progress) -> Workspace:
+def open_workspace(
+    root: Path, on_progress: ProgressCallback = _no_progress, end: EndCallback = end_process
+) -> Workspace:
     """A workspace in `root` (made if absent): metrics in metrics.jsonl, the log in log.txt."""
     root.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger(f"tsugiki.stage.{root.name}")
@@ -201,4 +218,4 @@ def open_workspace(root: Path, on_progress: ProgressCallback = _no_progress) -> 
     handler = logging.FileHandler(root / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
-    return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, on_progress)
+    return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, on_progress, end)

@@ -11,6 +11,7 @@ Nothing heavy is imported at the top: planning asks this module too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -107,11 +108,13 @@ def leading(place: Place) -> Iterator[None]:
             del os.environ[_AGENT_STORE]
         _tell(store, place, {"end": True, "failure": failure})
         _wait_for_goodbyes(store, place)
+        with contextlib.suppress(RuntimeError):
+            store.set(f"{place.key}/over", "1")
 
 
 def tell_job(place: Place, work: Path, kind: Kind) -> None:
     """For process 0: what had to be prepared is; the others may take part in the job in `work`."""
-    _tell(_store(place, serve=False), place, {"work": str(work.resolve()), "kind": kind})
+    _tell(store_of(place), place, {"work": str(work.resolve()), "kind": kind})
 
 
 def follow(place: Place, parts: Mapping[Kind, TakePart]) -> None:
@@ -133,6 +136,24 @@ def follow(place: Place, parts: Mapping[Kind, TakePart]) -> None:
         _say_goodbye(store, place)
     if last is not None:
         last()
+
+
+def await_end(place: Place, seconds: float) -> None:
+    """For the other processes: wait until process 0 has done all that it does, at most `seconds`.
+
+    srun and torchrun end all processes as soon as one leaves with another exit status than 0: process 0,
+    which writes what is kept, has to be the first.
+    """
+    with contextlib.suppress(RuntimeError, StageError):  # the time is up, or the store went with process 0
+        store_of(place).wait([f"{place.key}/over"], timedelta(seconds=seconds))
+
+
+def store_of(place: Place) -> TCPStore:
+    """A connection to the store where the processes meet, which is served already.
+
+    Raises StageError where it can't be reached.
+    """
+    return _store(place, serve=False)
 
 
 def _store(place: Place, *, serve: bool = True) -> TCPStore:

@@ -230,7 +230,7 @@ def _table(found: list[Rehearsal]) -> list[str]:
             f"{one.layers[0]}-{one.layers[-1]}" if one.layers else "–",
             exact(one.parameters),
             *(fixed(size / GIB, 2) for size in (one.weights, one.gradients, one.moments)),
-            f"{one.in_flight} x {fixed(one.activations / GIB, 2)}",
+            f"{one.in_flight:g} x {fixed(one.activations / GIB, 2)}",
             fixed(one.working / GIB, 2),
             fixed(one.peak_bytes / GIB, 2),
         )

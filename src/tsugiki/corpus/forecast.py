@@ -89,14 +89,14 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     """
     pack = load_pack(config.language, packs_of(config))
     rules_for(config)
-    sizes = {name: _bytes_of(name, inputs) for name in config.sources}
-    total = sum(sizes.values())
+    sizes = [one for name in config.sources for one in _sizes_of(name, inputs)]
+    total = sum(size for _, size in sizes)
     expected = config.expected
     sample = measured(Path(expected.sample)) if expected and expected.sample else None
     if not total and sample and expected and expected.snapshots:
         total = expected.snapshots * _SNAPSHOT_PAGES / sample.pages if sample.pages else 0.0
-    text = sum(size * _text_yield(name) for name, size in sizes.items())
-    pages = sum(size for name, size in sizes.items() if not _text_yield(name))
+    text = sum(size * _text_yield(name) for name, size in sizes)
+    pages = sum(size for name, size in sizes if not _text_yield(name))
     amounts = _sizes(config, pack.typical, (pages, text, total), sample)
     if not any(amounts):
         # That a corpus holds nothing out is known all the same.
@@ -173,9 +173,12 @@ def _sizes(
     return documents, characters, size_stated or characters * typical.bytes_per_character
 
 
-def _bytes_of(name: str, inputs: Forecasts) -> float:
-    known = inputs.get(name)
-    if known is not None and "bytes" in known.counts:
-        return float(known.counts["bytes"])
+def _sizes_of(name: str, inputs: Forecasts) -> list[tuple[str, float]]:
+    """The files of a source and their bytes: a pattern's end (`*.jsonl*`) doesn't say what each file is.
+
+    Where the files are not here, or others than those that were counted, the source as one.
+    """
     matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
-    return float(sum(Path(match).stat().st_size for match in matches if Path(match).is_file()))
+    found = [(match, float(Path(match).stat().st_size)) for match in matches if Path(match).is_file()]
+    known = inputs[name].counts.get("bytes") if name in inputs else None
+    return found if known in {None, sum(size for _, size in found)} else [(name, float(known or 0))]

@@ -27,7 +27,7 @@ class Kernels:
     master_weights: the weights themselves are float32 and cast for use (FSDP2), not a float32 copy beside
     bfloat16 ones (Megatron). whole_gradients: gradients of several micro-batches add up whole, in float32,
     and are shared out after the last one only (FSDP2 without synchronisation between micro-batches; torch's
-    pipelines always do so, and keep weights gathered meanwhile).
+    pipelines always do so, after a single one too, and keep weights gathered meanwhile).
     copies_alone: one process alone keeps a copy of all weights in the products' type until the backward pass
     is over (torch.autocast), where several gather one layer after the other.
     experts_follow_tensor: experts are cut as everything else is, and spread over data and context processes
@@ -87,7 +87,6 @@ KERNELS: Mapping[str, Kernels] = {
         logit_chunk=2**26,
         selective="products",
         master_weights=True,
-        whole_gradients=True,
         copies_alone=True,
         experts_follow_tensor=True,
     ),

@@ -97,7 +97,7 @@ def _stages(
             weights=weights,
             gradients=gradients,
             optimizer=optimizer,
-            gathered=gathered_bytes(workload, layout, kernels, parameters),
+            gathered=gathered_bytes(workload, layout, kernels, parameters, gradients),
             activations=stage_activations(workload, layout, kernels, per_layer, stage),
             logits=logit_bytes(workload, layout, kernels, stage) if stage == last else 0.0,
             inputs=ids if stage == 0 else 0.0,
@@ -144,28 +144,27 @@ def _bytes_per_parameter(workload: Workload, kernels: Kernels) -> tuple[float, f
 
 
 def gathered_bytes(
-    workload: Workload, layout: Layout, kernels: Kernels, parameters: StageParameters
+    workload: Workload, layout: Layout, kernels: Kernels, parameters: StageParameters, gradients: float
 ) -> float:
-    """Weights and gradients that are whole for a while, where they are shared otherwise (ZeRO-3, FSDP2).
+    """Weights and gradients that are whole for a while, beside those that stay (ZeRO-3, FSDP2).
 
     In the type of the products: the embedding and the head, which stay, and two layers (one in use, one on
     its way); and one layer's gradients, whole in that type and in float32 on their way to the others. With a
-    pipeline, or where `whole_gradients`, several micro-batches leave whole float32 gradients of all layers.
-    Where weights are float32 and not shared, the copy in bfloat16 of one layer, or of all of them
-    (`copies_alone`).
+    pipeline all layers' weights stay, and it leaves whole float32 gradients of them, of which the shared
+    `gradients` (bytes) are made afterwards; so do several micro-batches where `whole_gradients`.
+    One process alone has a copy of one layer, or of all of them (`copies_alone`), in bfloat16.
     """
     size = element_bytes(workload)
-    spread = layout.sharding == "weights" and layout.sharing * layout.tensor > 1
-    if not spread:
+    if layout.sharding != "weights" or layout.world == 1:
         if not kernels.master_weights or size >= FLOAT32:
             return 0.0
-        return size * (parameters.total if kernels.copies_alone and layout.world == 1 else parameters.layer)
-    several = layout.micro_batches(workload) > 1
-    if layout.pipeline > 1 and several:
-        return (size + FLOAT32) * parameters.total
+        return size * (parameters.total if kernels.copies_alone else parameters.layer)
+    whole = FLOAT32 * parameters.total - gradients
+    if layout.pipeline > 1:
+        return size * parameters.total + whole
     layers = size * (parameters.root + 2 * parameters.layer)
-    if kernels.whole_gradients and several:
-        return layers + FLOAT32 * parameters.total
+    if kernels.whole_gradients and layout.micro_batches(workload) > 1:
+        return layers + whole
     return layers + (size + FLOAT32) * parameters.layer
 
 

@@ -13,9 +13,13 @@ nothing is unpickled, which torch's distributed checkpoints would need.
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +36,7 @@ from tsugiki.artifacts.files import (
     sha256_of,
     write_json,
 )
-from tsugiki.errors import InputError, storage_errors
+from tsugiki.errors import InputError, StorageError, storage_errors
 from tsugiki.training.checkpoint_files import (
     STATE,
     Checkpoint,
@@ -40,6 +44,7 @@ from tsugiki.training.checkpoint_files import (
     add_model_files,
     checkpoint_directory,
     clear_unfinished,
+    discard,
     newest_checkpoint,
     sealed,
 )
@@ -50,6 +55,10 @@ __all__ = ["STATE", "Checkpoint", "Saving", "clear_unfinished", "newest_checkpoi
 TIED_COPY = "model.embed_tokens.copy"
 """Name of a last pipeline stage's copy of a tied embedding: it is not stored, and read from the embedding."""
 
+SEEN_SECONDS = 120.0
+"""How long a file that another machine has written may stay unseen: NFS looks again after 60 (acdirmax)."""
+_LOOK_SECONDS = 0.1
+
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 
 Parameters = nn.Module | Mapping[str, nn.Parameter]
@@ -58,6 +67,32 @@ Parameters = nn.Module | Mapping[str, nn.Parameter]
 def part_name(rank: int) -> str:
     """The file that process `rank` writes."""
     return f"part-{rank:05d}.safetensors"
+
+
+class Background:
+    """A call that is made beside the training, in a thread; it is told of its error by `wait`."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the call has ended, well or not."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the end of the call, and raise what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 (raised by `wait`, in the thread that trains)
+            self._error = error
 
 
 class Saving:
@@ -73,11 +108,13 @@ class Saving:
         run_identity: str,
         counters: Mapping[str, Any],
         rank: int = 0,
+        ranks: int = 1,
         layout: str = "",
         retention: Retention | None = None,
     ) -> None:
-        self._work, self._rank, self._retention = work, rank, retention or Retention()
-        self._facts = {
+        self._work, self._rank, self._ranks = work, rank, ranks
+        self._retention = retention or Retention()
+        self._facts: dict[str, Any] = {
             "step": step,
             "run_identity": run_identity,
             "counters": dict(counters),
@@ -85,50 +122,53 @@ class Saving:
         }
         self._directory = checkpoint_directory(work, step)
         self._partial = self._directory.with_name(self._directory.name + PARTIAL)
-        self._error: BaseException | None = None
-        tensors, boxes = _copies(_named(parameters), optimizer)
-        self._thread = threading.Thread(target=self._write, args=(tensors, boxes), daemon=True)
-        self._thread.start()
+        self._writing = Background(partial(self._write, *_copies(_named(parameters), optimizer)))
 
     @property
     def written(self) -> bool:
         """Whether this process's part is on the disk (or failed)."""
-        return not self._thread.is_alive()
+        return self._writing.is_done
 
     def wait(self) -> None:
         """Wait for this process's part. Raises StorageError where the disk is full."""
-        self._thread.join()
-        if self._error is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            raise self._error
+        with self._no_half():
+            self._writing.wait()
 
     def commit(self) -> Path:
         """Make the checkpoint whole, when all processes have written; then delete what need not be kept.
 
-        One process does this, for all.
+        One process does this, for all. Raises StorageError where the disk is full, or where another's part
+        is not to be seen.
         """
-        with storage_errors(self._directory):
-            parts = _merged(self._partial)
+        with self._no_half(), storage_errors(self._directory):
+            parts = _merged(self._partial, self._ranks)
             parts["files"] |= add_model_files(self._work, self._partial)
             write_json(self._partial / STATE, sealed({**self._facts, **parts}))
-            if self._directory.exists():
-                shutil.rmtree(self._directory)
+            if self._directory.exists():  # a broken one, which was passed over
+                discard(self._directory)
             fsync_directory(self._partial)
             self._partial.rename(self._directory)
             fsync_directory(self._work)
-        self._retention.apply(self._work)
+        if not self._facts["counters"].get("high"):  # else keep what a spike would go back to
+            self._retention.apply(self._work)
         return self._directory
+
+    @contextmanager
+    def _no_half(self) -> Iterator[None]:
+        """Leave no half of a checkpoint after an error: a full disk needs the space to say so."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise
 
     def _write(self, tensors: dict[str, Tensor], boxes: dict[str, Any]) -> None:
         file = self._partial / part_name(self._rank)
-        try:
-            with storage_errors(self._directory):
-                self._partial.mkdir(parents=True, exist_ok=True)
-                save_file(tensors, file)
-                fsync_file(file)
-                write_json(file.with_suffix(".json"), {"sha256": sha256_of(file), "tensors": boxes})
-        except BaseException as error:  # noqa: BLE001 (raised by `wait`, in the thread that trains)
-            self._error = error
+        with storage_errors(self._directory):
+            self._partial.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, file)
+            fsync_file(file)
+            write_json(file.with_suffix(".json"), {"sha256": sha256_of(file), "tensors": boxes})
 
 
 def save_checkpoint(
@@ -203,6 +243,7 @@ class Reader:
                 hint="delete the checkpoint, or go back to the model that it was made with",
             )
         local, box = local_part(target), box_of(target)
+        missing = math.prod(box.size)
         for file, offset, size in known["pieces"]:
             piece = Box(tuple(offset), tuple(size))
             shared = box.meet(piece)
@@ -210,6 +251,12 @@ class Reader:
                 stored = self._open(file).get_slice(name)
                 # A copy: what was read may lie unaligned, and vectorised kernels round by alignment.
                 local[shared.within(box)].copy_(stored[shared.within(piece)])
+                missing -= math.prod(shared.size)
+        if missing:  # pieces never overlap
+            raise InputError(
+                f"{self._checkpoint.directory} lacks {missing} numbers of {name}: a part is missing",
+                hint="delete the checkpoint; all processes have to write to the same disk",
+            )
 
     def _open(self, file: str) -> Any:
         if file not in self._files:
@@ -252,16 +299,30 @@ def _tensors(
             yield f"{part}.{name}", state.get(key, torch.zeros_like(parameter.detach()))
 
 
-def _merged(partial: Path) -> dict[str, Any]:
+def _merged(directory: Path, ranks: int) -> dict[str, Any]:
     """What the parts' own JSON files say, in one; those files go."""
     files, tensors = {}, dict[str, Any]()
-    for path in sorted(partial.glob("part-*.json")):
+    told = _told_parts(directory, ranks)
+    for path in told:
         part = read_json(path)
         file = path.with_suffix(".safetensors").name
         files[file] = part["sha256"]
         for name, box in part["tensors"].items():
             known = tensors.setdefault(name, {"shape": box["shape"], "pieces": []})
             known["pieces"].append([file, box["offset"], box["size"]])
-    for path in sorted(partial.glob("part-*.json")):
+    for path in told:
         path.unlink()
     return {"files": files, "tensors": tensors}
+
+
+def _told_parts(directory: Path, ranks: int) -> list[Path]:
+    """The JSON files of all parts, which are there; another machine's may take a while to be seen."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while len(told := sorted(directory.glob("part-*.json"))) < ranks:
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"{directory} holds the parts of {len(told)} processes; {ranks} have written theirs",
+                hint="put the run on a disk that all machines share",
+            )
+        time.sleep(_LOOK_SECONDS)
+    return told

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,12 @@ MODEL = "model"
 """In the work directory: config.json and the tokenizer's files, for every checkpoint to take along."""
 
 KEPT_CHECKPOINTS = 2
+FORMAT = 1
+"""Of what a state holds. Another number is refused, not passed over: newer code wrote it, all is whole."""
 
+_READERS = 8
+"""Threads that check files: a core hashes about 1 GB/s, less than a disk gives."""
+_GOING = f".gone{PARTIAL}"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 
 
@@ -50,7 +57,7 @@ class Retention:
             if self.is_for_good(step_of(old)):
                 _move_to_kept(old)
             else:
-                shutil.rmtree(old)
+                discard(old)
 
     def close(self, work: Path) -> None:
         """Before the work directory goes: move all that is kept for good out of it."""
@@ -93,8 +100,25 @@ def checkpoint_directories(work: Path) -> list[Path]:
 
 def clear_unfinished(work: Path) -> None:
     """Delete what processes that were killed have left; before any of this run's write."""
-    for path in work.glob(f"checkpoint-*{PARTIAL}"):
-        shutil.rmtree(path)
+    for directory in (work, work.parent / KEPT):
+        for path in directory.glob(f"checkpoint-*{PARTIAL}"):
+            shutil.rmtree(path)
+
+
+def discard(directory: Path) -> None:
+    """Delete a checkpoint: first its name, so that nobody ever finds half of one.
+
+    What can't be deleted now is deleted with the next one, and never ends a run: NFS keeps the files that
+    somebody, such as an export, still has open.
+    """
+    gone = directory.with_name(directory.name + _GOING)
+    for one in directory.parent.glob(f"checkpoint-*{_GOING}"):
+        shutil.rmtree(one, ignore_errors=True)
+    if gone.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        directory.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def newest_checkpoint(
@@ -110,8 +134,8 @@ def newest_checkpoint(
 
     rank, ranks: each of several processes reads a share of the bytes; agree: whether all of them found theirs
     whole. A broken one is passed over with a warning in the log. Raises DriftError where a whole one belongs
-    to another run, InputError where there are checkpoints and none is whole: a run does not start anew
-    unless a person says so.
+    to another run or was written by newer code, InputError where there are checkpoints and none is whole: a
+    run does not start anew unless a person says so.
     """
     directories = checkpoint_directories(work)
     for directory in directories:
@@ -125,7 +149,8 @@ def newest_checkpoint(
             continue
         if identity != run_identity:
             raise DriftError(
-                f"{directory} belongs to another run ({identity}, not {run_identity})",
+                f"{directory} belongs to another run ({identity}, not {run_identity}): "
+                f"{_difference(directory, work)}",
                 hint=f"delete {work} to start anew, or go back to the configuration that it was made with",
             )
         return found
@@ -139,7 +164,7 @@ def newest_checkpoint(
 
 
 def read_checkpoint(directory: Path, *, verify: bool = True) -> Checkpoint:
-    """A checkpoint by its directory. Raises InputError where it is broken.
+    """A checkpoint by its directory. Raises InputError where it is broken, DriftError where it is too new.
 
     verify: read every byte and compare its SHA-256; otherwise only the state and the files' presence.
     """
@@ -147,7 +172,8 @@ def read_checkpoint(directory: Path, *, verify: bool = True) -> Checkpoint:
 
 
 def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state with its own SHA-256."""
+    """A state with its format and its own SHA-256."""
+    state = {"format": FORMAT, **state}
     return {**state, "state_sha256": _digest(state)}
 
 
@@ -174,21 +200,31 @@ def _move_to_kept(directory: Path) -> None:
         kept.mkdir(exist_ok=True)
         target = kept / directory.name
         if target.exists():  # a broken one, which was passed over and made again
-            shutil.rmtree(target)
+            discard(target)
         directory.rename(target)
-        fsync_directory(kept)
+        for changed in (kept, directory.parent, kept.parent):
+            fsync_directory(changed)
 
 
 def _verified(directory: Path, rank: int, ranks: int) -> tuple[Checkpoint, str]:
     """A checkpoint after a look at a share of its files (none where ranks is 0), and its run's identity."""
-    state = read_json(directory / STATE)
+    try:
+        state = read_json(directory / STATE)
+    except OSError as error:
+        raise InputError(f"{directory / STATE} can't be read: {error}", hint="look at the disk") from error
     if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
         raise InputError(f"{directory / STATE} is not what was written", hint="delete the checkpoint")
+    if (version := state.get("format", FORMAT)) != FORMAT:
+        raise DriftError(
+            f"{directory} was written by a newer version of Tsugiki (format {version}, not {FORMAT})",
+            hint="go on with that version, or delete the checkpoint",
+        )
     missing = [name for name in state["files"] if not (directory / name).is_file()]
     if missing:
         raise InputError(f"{directory / missing[0]} is missing", hint="delete the checkpoint")
-    for name, expected in sorted(state["files"].items())[rank :: ranks or None] if ranks else ():
-        _check_file(directory / name, expected)
+    share = sorted(state["files"].items())[rank :: ranks or None] if ranks else []
+    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:  # hashing lets go of the GIL
+        list(pool.map(lambda one: _check_file(directory / one[0], one[1]), share))
     found = Checkpoint(
         state["step"],
         state["counters"],
@@ -209,6 +245,16 @@ def _check_file(file: Path, expected: str) -> None:
         raise InputError(
             f"{file} has SHA-256 {found[:12]}…, not {expected[:12]}…", hint="delete the checkpoint"
         )
+
+
+def _difference(directory: Path, work: Path) -> str:
+    """What of a checkpoint's model is not this run's, as far as the files beside it tell."""
+    pairs = [(path, directory / path.name) for path in sorted((work / MODEL).glob("*.json"))]
+    other = [mine.name for mine, its in pairs if not its.is_file() or mine.read_bytes() != its.read_bytes()]
+    if other:
+        return f"{', '.join(other)} of its model differ from those of {work / MODEL}"
+    same = "the same model and tokenizer, but " if pairs else ""
+    return f"{same}other settings, data, or version of the code"
 
 
 def _digest(state: object) -> str:

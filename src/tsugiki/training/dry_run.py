@@ -2,12 +2,13 @@
 
 For the first process of the first, a middle and the last pipeline stage: torch's fake process group takes the
 place of the others, fake tensors that of numbers. Modules are built, cut and wrapped as in training, AdamW is
-made, one micro-batch goes forward and backward, and one step is taken; what all that would hold is counted.
-Each stage is rehearsed in a process of its own (`python -m tsugiki.training.dry_run`).
+made, two micro-batches (where there are so many) go forward and backward one after the other, with what FSDP,
+or torch's pipeline, leaves gathered or whole between them, and one step is taken; what all that would hold is
+counted. Each stage is rehearsed in a process of its own (`python -m tsugiki.training.dry_run`).
 
 What is not rehearsed: the accelerator's kernels (the CPU's stand in, and activations are those of its
-kernels), the allocator's fragmentation, documents' masks, the exchange between pipeline stages, and experts'
-routing, whose shapes depend on numbers.
+kernels), the allocator's fragmentation, documents' masks, the exchange between pipeline stages, and where
+experts' tokens go: all experts get as many.
 """
 
 from __future__ import annotations
@@ -23,14 +24,21 @@ from typing import TYPE_CHECKING, Any
 
 from tsugiki.errors import StageError
 from tsugiki.models.config import DecoderConfig
+from tsugiki.planner.activations import in_flight
+from tsugiki.training.layouts import planned
 from tsugiki.training.planning import micro_batch_rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
     from tsugiki.training.parallel.together import Together
     from tsugiki.training.parallel.trainee import Trainee
     from tsugiki.training.stage import Config
 
-_SHARDED_GRADIENTS, _ACTIVATIONS = "Sharded Grad", "Activation"
+    GroupedLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_ACTIVATIONS = "Activation"
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,10 @@ class Rehearsal:
 
     rank: its number. layers: of the decoder, by their numbers. parameters: numbers of the model that it
     holds. weights, gradients, moments: of those. activations: kept of one micro-batch for its backward pass;
-    in_flight: micro-batches that are between their passes at once (1F1B). working: gathered weights, buffers
-    and what else lives at the peak of one micro-batch. not_run: why no micro-batch went through, else empty.
+    in_flight: micro-batches that are between their passes at once; a process of an interleaved pipeline may
+    hold a part of them only. working: gathered weights, gradients that are whole (as a pipeline adds them
+    up), buffers, and what else lives at the peak of a micro-batch. not_run: why none went through, else
+    empty.
     """
 
     rank: int
@@ -50,7 +60,7 @@ class Rehearsal:
     gradients: int
     moments: int
     activations: int
-    in_flight: int
+    in_flight: float
     working: int
     seconds: float
     not_run: str = ""
@@ -58,7 +68,8 @@ class Rehearsal:
     @property
     def peak_bytes(self) -> int:
         """The most that is held at once."""
-        return self.weights + self.gradients + self.moments + self.activations * self.in_flight + self.working
+        states = self.weights + self.gradients + self.moments
+        return states + round(self.activations * self.in_flight) + self.working
 
 
 def rehearse(config: Config, shape: DecoderConfig, tell: Callable[[str], None]) -> list[Rehearsal]:
@@ -117,18 +128,18 @@ def rehearse_here(config: Config, shape: DecoderConfig, rank: int) -> Rehearsal:
         snapshot, not_run = _passed(engine, config)
         moments = _stepped(engine)
     activations = snapshot.get(_ACTIVATIONS, 0)
-    gradients = max(held, snapshot.get(_SHARDED_GRADIENTS, 0))
-    rest = snapshot.get("Total", 0) - activations - snapshot.get("Sharded Param", 0)
+    # at the peak some gradients may still be whole, and not yet among those that stay
+    rest = snapshot.get("Total", 0) - activations - snapshot.get("Sharded Param", 0) - held
     return Rehearsal(
         rank=rank,
         layers=tuple(int(number) for part in engine.decoders for number in part.model.layers),
         parameters=held // 4,
         weights=held,
-        gradients=gradients,
+        gradients=held,
         moments=moments,
         activations=activations,
-        in_flight=_in_flight(config, rank),
-        working=max(0, rest - snapshot.get(_SHARDED_GRADIENTS, 0)),
+        in_flight=_in_flight(config, shape, rank),
+        working=max(0, rest),
         seconds=time.monotonic() - begun,
         not_run=not_run,
     )
@@ -169,11 +180,28 @@ def _tracked(trainee: Trainee, engine: Together, config: Config) -> dict[str, in
         x = torch.zeros(rows, part, engine.shape.hidden_size, dtype=engine.dtype, requires_grad=True)
     tracker = FSDPMemTracker(trainee, engine.optimizer)
     tracker.track_inputs((x, ids_BT))
+    in_pipeline = config.parallel.pipeline > 1
     with tracker:
-        y = trainee(x, ids_BT, ids_BT)
-        kept = _by_name(tracker.get_tracker_snapshot("current"))
-        y.backward(torch.ones_like(y))
+        for left in reversed(range(min(2, _micro_batches(config)))):
+            tracker.reset_mod_stats()
+            y = trainee(x, ids_BT, ids_BT)
+            kept = _by_name(tracker.get_tracker_snapshot("current"))
+            if in_pipeline:
+                _as_torchs_stages(trainee)
+            else:
+                trainee.set_requires_all_reduce(not left)  # type: ignore[operator]
+            y.backward(torch.ones_like(y))
     return {**_by_name(tracker.get_tracker_snapshot("peak")), _ACTIVATIONS: kept[_ACTIVATIONS]}
+
+
+def _as_torchs_stages(trainee: Trainee) -> None:
+    """What torch's pipeline stages set for the backward pass of every micro-batch.
+
+    Weights stay gathered, and gradients whole, until the end of the step (`_PipelineStageBase`).
+    """
+    trainee.set_is_last_backward(False)  # type: ignore[operator]
+    trainee.set_reshard_after_backward(False)  # type: ignore[operator]
+    trainee.set_requires_gradient_sync(False)  # type: ignore[operator]
 
 
 def _by_name(snapshot: Mapping[Any, Mapping[Any, int]]) -> dict[str, int]:
@@ -198,14 +226,14 @@ def _stepped(engine: Together) -> int:
     return sum(_held_bytes([state[name] for name in ("exp_avg", "exp_avg_sq")]) for state in states)
 
 
-def _in_flight(config: Config, rank: int) -> int:
-    """Micro-batches between their two passes: 1F1B holds p - stage of them, GPipe all."""
-    parallel = config.parallel
-    micro_batches = max(1, config.sequences_per_step // (parallel.data * micro_batch_rows(config)))
-    if parallel.schedule == "gpipe":
-        return micro_batches
-    stage = rank * parallel.pipeline // parallel.product
-    return min(micro_batches, parallel.pipeline - stage)
+def _in_flight(config: Config, shape: DecoderConfig, rank: int) -> float:
+    """Micro-batches' worth of activations that a process holds at once, by its schedule."""
+    workload, layout = planned(shape, config, micro_batch_rows(config))
+    return in_flight(workload, layout, rank * layout.pipeline // layout.world)
+
+
+def _micro_batches(config: Config) -> int:
+    return max(1, config.sequences_per_step // (config.parallel.data * micro_batch_rows(config)))
 
 
 @contextmanager
@@ -215,7 +243,10 @@ def _prepared() -> Iterator[None]:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import _sharding_prop, _utils
 
-    from tsugiki.models import products
+    from tsugiki.models import moe, products
+    from tsugiki.training import loss
+    from tsugiki.training.memory import LOGIT_ELEMENTS
+    from tsugiki.training.parallel import expert
 
     def real(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
@@ -236,6 +267,11 @@ def _prepared() -> Iterator[None]:
         (_sharding_prop, "detect_fake_mode", lambda *_: None),
         # accelerators have instructions for bfloat16, whatever this CPU has
         (products, "multiplies_bfloat16", lambda: True),
+        # and take large chunks of logits, of which a CPU would have thousands
+        (loss, "LOGIT_ELEMENTS", {"cpu": LOGIT_ELEMENTS["cuda"]}),
+        # which rows go where depends on numbers that are not there
+        (expert, "count_rows", _count_evenly),
+        (moe, "grouped_linear", _grouped_evenly(moe.grouped_linear)),
     ]
     before = [(place, name, getattr(place, name)) for place, name, _ in changes]
     for place, name, value in changes:
@@ -245,6 +281,32 @@ def _prepared() -> Iterator[None]:
     finally:
         for place, name, value in before:
             setattr(place, name, value)
+
+
+def _evenly(rows: int, parts: int) -> list[int]:
+    return [(part + 1) * rows // parts - part * rows // parts for part in range(parts)]
+
+
+def _count_evenly(
+    rows_RD: Tensor, ends_E: Tensor, group: ProcessGroup
+) -> tuple[list[int], list[int], Tensor]:
+    """In place of `expert.count_rows`: every expert has as many rows."""
+    each = _evenly(len(rows_RD), group.size())
+    return each, each, ends_E.new_empty((len(each), len(ends_E) // len(each))).long()
+
+
+def _grouped_evenly(grouped_linear: GroupedLinear) -> GroupedLinear:
+    """`moe.grouped_linear`, whose grouped product exists for fake tensors in bfloat16 only."""
+    import torch
+    from torch.nn import functional
+
+    def grouped(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+        if x_RD.dtype == torch.bfloat16:
+            return grouped_linear(x_RD, weight_EFD, ends_E)
+        groups = zip(torch.split(x_RD, _evenly(len(x_RD), len(weight_EFD))), weight_EFD, strict=True)
+        return torch.cat([functional.linear(rows, matrix_FD) for rows, matrix_FD in groups])
+
+    return grouped
 
 
 _MESH = ("__init__", "__getitem__", "_concatenate", "_flatten", "_unflatten")

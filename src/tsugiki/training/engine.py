@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from tsugiki.dataset.mixture import Batch, Mixture
 from tsugiki.models.decoder import Decoder
+from tsugiki.models.generation import generate
 from tsugiki.training.compute import Compute
 from tsugiki.training.counts import Counts
 from tsugiki.training.new_rows import keep_rows_from
-from tsugiki.training.norms import squares_by_group
+from tsugiki.training.norms import moments_by_group, squares_by_group
 from tsugiki.training.precision.products import Float8
 from tsugiki.training.precision.watch import Float8Report
 from tsugiki.training.validation import ValidationSet, measure
@@ -95,8 +96,21 @@ class Engine(Protocol):
     def squares(self) -> tuple[Tensor, int]:
         """Squared norms by group (`norms.squares_by_group`) of all processes, and the model's layers."""
 
+    def moments(self) -> Tensor:
+        """Histograms of AdamW's second moments by group (`norms.moments_by_group`) of all processes."""
+
     def measure(self, held_out: ValidationSet) -> float:
         """Bits per byte of a validation set."""
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], tokens: int, eos_id: int | None, pieces: int
+    ) -> list[list[int]]:
+        """The most likely ids after each prompt, at most `tokens`, without the end token.
+
+        None where a prompt is empty or leaves no room.
+
+        pieces: ids that the tokenizer has; those behind them are never chosen. Every process calls it alike.
+        """
 
     def in_any(self, flag: bool) -> bool:  # noqa: FBT001
         """Whether the flag is set in any process."""
@@ -177,9 +191,26 @@ class Alone(InPrecision):
         layers = self.decoder.config.layers
         return squares_by_group(self.parameters, layers), layers
 
+    def moments(self) -> Tensor:
+        """See `Engine.moments`."""
+        return moments_by_group(self.parameters, self.optimizer, self.decoder.config.layers)
+
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""
         return measure(self.decoder, held_out, rows_at_once=self.rows_at_once, compute=self.compute)
+
+    @torch.no_grad()
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], tokens: int, eos_id: int | None, pieces: int
+    ) -> list[list[int]]:
+        """See `Engine.continuations`; here with a cache."""
+        found = []
+        for prompt in prompts:
+            most = min(tokens, self.decoder.config.max_positions - len(prompt)) if prompt else 0
+            with self.compute.autocast():  # the precision in force
+                written = generate(self.decoder, prompt, most, eos_id, pieces=pieces) if most > 0 else []
+            found.append(written)
+        return found
 
     def in_any(self, flag: bool) -> bool:  # noqa: FBT001
         """The flag itself."""

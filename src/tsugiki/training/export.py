@@ -8,10 +8,12 @@ file of the result is held in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tsugiki.artifacts.files import atomic_directory, write_json
@@ -102,11 +104,12 @@ def export_checkpoint(
     """
     if out.exists():
         raise InputError(f"{out} exists already", hint="choose a new directory, or delete it first")
-    checkpoint = _read(directory)
-    shape, tokenizer = model_of(checkpoint)
     parity = None
     with atomic_directory(out) as partial:
-        write_model(checkpoint, shape, tokenizer, partial, dtype=dtype, shard_bytes=shard_bytes)
+        with _told_if_deleted(directory):
+            checkpoint = read_checkpoint(directory)
+            shape, tokenizer = model_of(checkpoint)
+            write_model(checkpoint, shape, tokenizer, partial, dtype=dtype, shard_bytes=shard_bytes)
         if checkpoint.counters.get("router_biases"):
             sparse = [layer for layer in range(shape.layers) if shape.is_sparse(layer)]
             write_biases(partial, sparse, checkpoint.counters["router_biases"])
@@ -162,11 +165,12 @@ def model_of(checkpoint: Checkpoint) -> tuple[DecoderConfig, TextTokenizer]:
     return replace(shape, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id), tokenizer
 
 
-def _read(directory: Path) -> Checkpoint:
-    """A checkpoint whose every byte was looked at; a run that goes on may delete it meanwhile."""
+@contextmanager
+def _told_if_deleted(directory: Path) -> Iterator[None]:
+    """Say so where a run that goes on deletes a checkpoint while it is read."""
     try:
-        return read_checkpoint(directory)
-    except (OSError, InputError) as error:
+        yield
+    except (OSError, SafetensorError, InputError) as error:
         if directory.exists():
             raise
         raise InputError(

@@ -21,6 +21,7 @@ from tsugiki.models.directory import (
 )
 from tsugiki.training.checkpoint_files import Checkpoint, newest_checkpoint
 from tsugiki.training.checkpointing import retention_of
+from tsugiki.training.compiling import compile_layers
 from tsugiki.training.compute import Compute, choose_device, deterministic, peak_memory_bytes
 from tsugiki.training.engine import Alone, Engine
 from tsugiki.training.export import write_model_files
@@ -29,8 +30,10 @@ from tsugiki.training.loop import Counters, Run, run_steps
 from tsugiki.training.meter import meter_of
 from tsugiki.training.optimizer import adamw
 from tsugiki.training.outside import check_processes, train_as_first
+from tsugiki.training.packed_attention import attention_of
 from tsugiki.training.planning import micro_batch_rows
-from tsugiki.training.precision.products import use_float8
+from tsugiki.training.precision.products import emulates, use_float8
+from tsugiki.training.precision.recipes import is_float8
 from tsugiki.training.preparation import (
     Plan,
     balancing_of,
@@ -70,26 +73,31 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
         tokenizer, shape = starting_point(config, inputs, out)
         check_layout(config, shape, device)
         sources = token_sources(config, inputs, tokenizer, out)
-        plan = plan_of(config, inputs, tokenizer, shape, sources)
+        plan = plan_of(config, inputs, tokenizer, shape, sources, work=out.work)
         check_reading(plan, inputs)
         write_model_files(shape, tokenizer, out.work)
         out.log.info(
             "%d steps of %d tokens on %s, %s, %d threads",
             *(plan.mixture.steps, config.batch_tokens, device, config.parallel.text, threads),
         )
+        if is_float8(config.precision):
+            how = "emulated" if emulates(config.float8_products, device) else "exact"
+            out.log.info("%s, products %s", config.precision, how)
         if config.parallel.product > 1:
             counters, trained = _train_together(plan, inputs, out)
+            if counters.attention:  # the processes' own words are in files of theirs
+                out.log.info("attention over packed documents: %s", counters.attention)
             finish = partial(save_checkpointed, plan, trained, out.root)
         else:
             decoder = starting_decoder(config, inputs, shape)
-            counters = run_steps(_run_alone(plan, decoder, device, inputs), out)
+            counters = run_steps(_run_alone(plan, decoder, device, inputs, out), out)
             finish = partial(save, plan, decoder, tokenizer, out.root)
         out.metrics.append(
             event="finished",
             tokens_per_second=counters.tokens_per_second,
             peak_memory_bytes=peak_memory_bytes(device),
         )
-        data = DataSteps.read(config.spikes, out.work)
+        data = DataSteps.read(config.spikes, out.work, plan.identity)
         check_training(config, plan.mixture, counters, data)
         parity = finish()
         if counters.router_biases:
@@ -107,7 +115,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     )
 
 
-def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Inputs) -> Run:
+def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Inputs, out: Workspace) -> Run:
     config = plan.config
     decoder.to(device).train()
     compute = Compute(
@@ -122,7 +130,15 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Input
     engine = Alone(decoder, optimizer, compute, micro_batch_rows(config), float8)
     found = [] if compute.routers is None else [compute.routers]
     routed = _routed(plan, inputs, decoder.config, found)
-    return replace(_run(plan, engine, decoder.config, device, inputs), routed=routed)
+    attention = attention_of(config, [decoder], engine, device, out.log)
+    if config.compile:
+        compile_layers([decoder], device)
+    return replace(
+        _run(plan, engine, decoder.config, device, inputs),
+        routed=routed,
+        attention=attention,
+        start_over=partial(_fill_first, config, inputs, [decoder]),
+    )
 
 
 def _run(plan: Plan, engine: Engine, shape: DecoderConfig, device: torch.device, inputs: Inputs) -> Run:
@@ -191,7 +207,7 @@ def _train_together(plan: Plan, inputs: Inputs, out: Workspace) -> tuple[Counter
     if place is None:
         run_ranks(out.work, parallel.product, plan.config.threads, show)
     else:
-        train_as_first(place, out.work)
+        train_as_first(place, out.work, out.end, out.progress)
     found = newest_checkpoint(out.work, plan.identity, out.log)
     if found is None or found.step != plan.mixture.steps:
         raise StageError(
@@ -204,16 +220,31 @@ def _train_together(plan: Plan, inputs: Inputs, out: Workspace) -> tuple[Counter
 def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) -> Run:
     """What one of several processes works with; its part of the model is loaded or drawn."""
     tokenizer, shape = starting_point(config, inputs, out)
-    plan = plan_of(config, inputs, tokenizer, shape, token_sources(config, inputs, tokenizer, out))
+    sources = token_sources(config, inputs, tokenizer, out)
+    plan = plan_of(config, inputs, tokenizer, shape, sources, work=out.work)
     engine = engine_of(config, shape, world)
-    for part in engine.decoders:
+    start = partial(_fill_first, config, inputs, engine.decoders)
+    start()
+    engine.optimizer = optimizer_of(config, engine.parameters.items())
+    routed = _routed(plan, inputs, shape, engine.routers, torch.distributed.all_reduce)
+    attention = attention_of(config, engine.decoders, engine, world.device, out.log)
+    if config.compile:
+        compile_layers(engine.decoders, world.device)
+    return replace(
+        _run(plan, engine, shape, world.device, inputs),
+        routed=routed,
+        attention=attention,
+        start_over=start,
+    )
+
+
+def _fill_first(config: Config, inputs: Inputs, decoders: Iterable[Decoder]) -> None:
+    """Put the weights that training starts from into decoders or parts of one, in place: loaded or drawn."""
+    for part in decoders:
         if isinstance(config.model, str):
             load_weights(part, directory_of(config.model, inputs))
         else:
             initialise(part, config.seed)
-    engine.optimizer = optimizer_of(config, engine.parameters.items())
-    routed = _routed(plan, inputs, shape, engine.routers, torch.distributed.all_reduce)
-    return replace(_run(plan, engine, shape, world.device, inputs), routed=routed)
 
 
 def engine_of(config: Config, shape: DecoderConfig, world: World) -> Together:

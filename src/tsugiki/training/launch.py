@@ -96,7 +96,7 @@ def run_ranks(work: Path, ranks: int, threads: int | None, on_poll: Callable[[],
                     break
                 silent = pulse.silent()
                 if silent:
-                    raise _stopped(work, silent, ranks)
+                    raise silence(work, silent, ranks)
                 on_poll()
                 time.sleep(POLL_SECONDS)
         codes = _end(processes)
@@ -156,13 +156,15 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return [process.wait() for process in processes]
 
 
-def _stopped(work: Path, silent: Sequence[int], ranks: int) -> StageError:
+def silence(work: Path, silent: Sequence[int], ranks: int) -> StageError:
+    """The error of ranks that give no signs of life any more."""
     names = ", ".join(map(str, silent))
     return StageError(
         f"training process {names} of {ranks} gave no sign of life for {SILENCE_SECONDS:.0f} seconds; "
         "all were ended",
-        hint=f"it was stopped, or its machine hangs or swaps; see {work / f'rank-{silent[0]:05d}.txt'}. The "
-        "same command goes on from the last checkpoint",
+        hint="it was stopped, or its machine is gone, hangs or swaps; see the end of what it printed "
+        f"({work / f'rank-{silent[0]:05d}.txt'}, or where Slurm or torchrun put it). The same command goes "
+        "on from the last checkpoint",
     )
 
 

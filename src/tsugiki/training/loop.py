@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,16 +23,16 @@ from tsugiki.training.counts import Counts, count
 from tsugiki.training.engine import Engine, StepResult
 from tsugiki.training.meter import Meter
 from tsugiki.training.new_rows import decay
-from tsugiki.training.norms import row_of
+from tsugiki.training.norms import epsilon_warning, medians_of, row_of
 from tsugiki.training.optimizer import learning_rate
 from tsugiki.training.planning import warmup_steps
-from tsugiki.training.recovery import recover
+from tsugiki.training.recovery import hidden_trouble, recover, trouble_of
 from tsugiki.training.samples import Prompts
-from tsugiki.training.spikes import DataSteps, Kind, judge
+from tsugiki.training.spikes import DataSteps
 from tsugiki.training.stage import Config
 from tsugiki.training.telemetry import Routed
 from tsugiki.training.trackers import following
-from tsugiki.training.validation import ValidationSet, bits_per_byte
+from tsugiki.training.validation import ValidationSet, bits_per_byte, held_out_notes
 
 RECENT_STEPS = 10
 """The final loss is the mean over so many last steps: single batches are noisy."""
@@ -56,6 +56,8 @@ class Counters:
     """What the model wrote after the prompts, at every point of validation."""
     tokens_per_second: float | None = None
     """Median over the steps of the last process that made any."""
+    attention: str = ""
+    """How the last process attended to packed documents (`packed_attention`); empty on a CPU."""
     precision: str = ""
     """What is in force (`Engine.precision`): bfloat16 after falling back from float8, for good."""
     float8_worst: dict[str, Any] | None = None
@@ -91,8 +93,12 @@ class Run:
     prompts: Prompts | None = None
     routed: Routed | None = None
     """The routers of a mixture of experts."""
+    attention: str = ""
+    """How a GPU attends to packed documents (`packed_attention`)."""
     first_new_row: int | None = None
     """Where the rows of new tokens begin, if the first `config.new_rows_first` steps are theirs."""
+    start_over: Callable[[], None] | None = None
+    """Puts the weights that training starts from into the engine again; called in every process alike."""
 
     @property
     def validation_steps(self) -> set[int]:
@@ -108,7 +114,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
     counts. Raises StageError where a spike can't be recovered from (see `recovery`), SystemExit(143) after a
     checkpoint where the process was asked to terminate.
     """
-    data = DataSteps.read(run.config.spikes, out.work)
+    data = DataSteps.read(run.config.spikes, out.work, run.identity)
     step, counters = _resume(run, out, data)
     speeds: list[float] = []
     checkpoints = Checkpoints(run.engine, out.work, run.identity, run.config)
@@ -119,10 +125,13 @@ def run_steps(run: Run, out: Workspace) -> Counters:
         while step < run.mixture.steps:
             result, speed = _take_step(run, data, step, counters, out)
             speeds.append(speed)
-            if (kind := _trouble(run, counters, result, step)) is not None:
-                place = recover(
-                    *(run, data, checkpoints, out), kind=kind, step=step, counters=counters, result=result
-                )
+            trouble = trouble_of(run, counters, result, step)
+            leaving = run.engine.in_any(terminated.is_set())
+            due = checkpoints.is_due(step + 1, run.mixture.steps, is_high=counters.high > 0) or leaving
+            if trouble is None and (due or step + 1 in run.validation_steps):
+                trouble = hidden_trouble(run, data, counters, step)
+            if trouble is not None:
+                place = recover(*(run, data, checkpoints, out), trouble=trouble, counters=counters)
                 if place is not None:
                     step, counters = place
                     _start_routers(run, counters)
@@ -130,9 +139,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
             step += 1
             if step in run.validation_steps:
                 _validate(run, counters, step, out)
-            due = checkpoints.is_due(step, run.mixture.steps)
-            leaving = run.engine.in_any(terminated.is_set())
-            if due or leaving:
+            if due:
                 counters.tokens_per_second = median(speeds)
                 checkpoints.begin(counters, step)
             checkpoints.poll()
@@ -142,6 +149,7 @@ def run_steps(run: Run, out: Workspace) -> Counters:
         checkpoints.finish()
     if speeds:
         counters.tokens_per_second = median(speeds)
+    counters.attention = run.attention
     return counters
 
 
@@ -168,28 +176,36 @@ def _take_step(
         "precision": run.engine.precision,
     }
     if run.meter is not None:
+        run.meter.pace.tick(begun, time.perf_counter())
         measured |= run.meter.figures(speed)
     _record(run, counters, counts, result, step=step + 1, out=out, **measured)
     if (step + 1) % run.config.norms_every_steps == 0 and result.is_finite:
         squares, layers = run.engine.squares()
         scale = min(1.0, run.config.clip / (result.gradient_norm + 1e-6))
-        out.metrics.append(event="norms", after_step=step + 1, **row_of(squares, layers, scale))
-    _tell(run, step + 1, result, speed, out)
+        medians = medians_of(run.engine.moments(), layers)
+        row = {**row_of(squares, layers, scale), "second_moment_over_epsilon": medians}
+        out.metrics.append(event="norms", after_step=step + 1, **row)
+        if warning := epsilon_warning(medians):
+            out.log.warning("step %d: %s", step + 1, warning)
+    _tell(run, data, counters, step + 1, result, speed, out)
     return result, speed
 
 
-def _tell(run: Run, step: int, result: StepResult, speed: float, out: Workspace) -> None:
-    left = (run.mixture.steps - step) * run.config.batch_tokens
-    note = run.meter.note(result.loss, speed, left) if run.meter else f"loss {result.loss:.3f}"
-    out.progress(step, run.mixture.steps, "steps", note)
-
-
-def _trouble(run: Run, counters: Counters, result: StepResult, step: int) -> Kind | None:
-    """What is wrong with a step, if anything has to be done."""
-    if any(phase.first_step == step for phase in run.mixture.phases):
-        counters.window, counters.high = [], 0  # other data have another usual loss
-    settled = step >= warmup_steps(run.config.warmup, run.mixture.steps)
-    return judge(*(run.config.spikes, counters, result.loss), finite=result.is_finite, settled=settled)
+def _tell(  # noqa: PLR0917
+    run: Run,
+    data: DataSteps,
+    counters: Counters,
+    step: int,
+    result: StepResult,
+    speed: float,
+    out: Workspace,
+) -> None:
+    left = run.mixture.steps - step
+    parts = [run.meter.note(result.loss, speed, left) if run.meter else f"loss {result.loss:.3f}"]
+    parts += [*data.notes, *held_out_notes(counters.validation)]
+    if run.engine.precision != run.config.precision:
+        parts.append(f"{run.engine.precision} in place of {run.config.precision}")
+    out.progress(step, run.mixture.steps, "steps", ", ".join(parts))
 
 
 def _resume(run: Run, out: Workspace, data: DataSteps) -> tuple[int, Counters]:
@@ -242,9 +258,10 @@ def _record(
         "loss": result.loss,
         "bits_per_byte": bits_per_byte(result.nats, int(counts.text_bytes.sum())),
         "gradient_norm": result.gradient_norm,
+        **result.figures,
     }
     finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    out.metrics.append(step=step, **finite, tokens=sum(tokens), **measured, **result.figures)
+    out.metrics.append(step=step, tokens=sum(tokens), **measured, **finite)
     if not result.is_finite:
         return
     counters.tokens_of_source = tokens
@@ -276,7 +293,8 @@ def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
     for held_out in run.validation:
         value = run.engine.measure(held_out)
         tokens = sum(counters.tokens_of_source)
-        figures: dict[str, Any] = {"tokens": tokens, "bits_per_byte": value}
+        known = value if math.isfinite(value) else None
+        figures: dict[str, Any] = {"tokens": tokens, "bits_per_byte": known}
         if run.routed is not None:
             watched.append((held_out, run.routed.watched()))
             if run.routed.balances_by_bias and step == run.mixture.steps:
@@ -286,10 +304,8 @@ def _validate(run: Run, counters: Counters, step: int, out: Workspace) -> None:
         # `after_step`, so that rows with a `step` are the steps themselves.
         out.metrics.append(event="validation", dataset=held_out.name, after_step=step, **figures)
         first = next(row for row in counters.validation if row["dataset"] == held_out.name)["bits_per_byte"]
-        out.log.info(
-            "step %d: %s %.4f bits per byte (%+.4f since the start)",
-            *(step, held_out.name, value, value - first),
-        )
+        change = "" if first is None else f" ({value - first:+.4f} since the start)"
+        out.log.info("step %d: %s %.4f bits per byte%s", step, held_out.name, value, change)
     if run.routed is not None:
         run.routed.record(counters, step, watched, out)
     for sample in run.prompts.samples(run.engine) if run.prompts is not None else ():

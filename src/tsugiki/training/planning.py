@@ -17,11 +17,12 @@ from tsugiki.artifacts.processes import usable_cores
 from tsugiki.dataset.settings import asked_shares, epoch_limit
 from tsugiki.errors import Problem, did_you_mean
 from tsugiki.models.config import DecoderConfig, preset, spike_no_more
-from tsugiki.planner.layout import division_problems, divisors
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
-from tsugiki.training.layouts import busiest_bytes, planned, planned_step_seconds
+from tsugiki.training.fitting import fit_problems
+from tsugiki.training.layouts import busiest_bytes, planned_step_seconds
 from tsugiki.training.memory import checkpoint_bytes
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
+from tsugiki.training.trackers import missing
 
 if TYPE_CHECKING:
     from tsugiki.training.settings import FromPreset
@@ -56,6 +57,9 @@ def warmup_steps(warmup: float, steps: int) -> int:
     return round(warmup * steps)
 
 
+FEW_STEPS = 40
+"""Fewer optimizer steps than this are remarked upon: a warm-up and a decay hardly fit in. By judgement."""
+
 PROCESSES_OF_A_MACHINE = 16
 """The most processes that a stage starts itself; machines have 8 accelerators, or 16 at most."""
 
@@ -79,6 +83,7 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     tokens, problems = _tokens(config, inputs, shape)
     name, device, device_problems = _device(config)
     problems += [*device_problems, *_data_problems(config, inputs, tokens)]
+    problems += [*_unmeasurable(config, inputs), *_tracker_problems(config)]
     facts: dict[str, Any] = {
         "tokenizer": tokenizer_name(config, _model_facts(config, inputs)),
         "device": "cpu" if name == "cpu" else "cuda",
@@ -155,14 +160,9 @@ def _model_facts(config: Config, inputs: Forecasts) -> Mapping[str, Any]:
     return {} if known is None else known.facts
 
 
-ASKED_AS = {"micro_batch": "data", "expert_tensor": "tensor"}
-"""The planner's names of degrees that a train stage does not have, and what its own is called."""
-
-
 def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
-    """Every way in which the degrees of parallelism don't divide the model or the batch."""
+    """Every way in which the layout does not fit the model, the batch or the machine."""
     parallel = config.parallel
-    rows = config.sequences_per_step
     if parallel.product > PROCESSES_OF_A_MACHINE and place_of() is None:
         yield Problem(
             f"parallel asks for {parallel.product} processes; one machine starts {PROCESSES_OF_A_MACHINE} "
@@ -171,7 +171,7 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             "parallel",
             "here",
         )
-    yield from _division_problems(config, shape)
+    yield from fit_problems(config, shape, micro_batch_rows(config))
     yield from float8_problems(config, shape, micro_batch_rows(config))
     if config.prompts and parallel.product > 1:
         yield Problem(
@@ -179,41 +179,6 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
             "look at what it writes with `tsugiki train export` and a generation of your own",
             "prompts",
             "warning",
-        )
-    micro_batches = rows // parallel.data // micro_batch_rows(config)
-    if parallel.pipeline > 1 and micro_batches < parallel.pipeline:
-        yield Problem(
-            f"{micro_batches} micro-batches leave a pipeline of {parallel.pipeline} idle most of the time",
-            "lower micro_batch_tokens or parallel.pipeline, or raise batch_tokens",
-            "parallel.pipeline",
-            "warning",
-        )
-
-
-def _division_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
-    """What the planner says of degrees that do not divide, in a recipe's words; and what our engine asks."""
-    parallel = config.parallel
-    workload, layout = planned(shape, config, rows=1)
-    for problem in division_problems(workload, replace(layout, chunks=1)):
-        where = ASKED_AS.get(problem.where, problem.where)
-        said = problem.message.removeprefix(problem.where)
-        yield replace(problem, message=f"parallel.{where}{said}", where=f"parallel.{where}")
-    part = config.sequence_length // parallel.context
-    if part % parallel.tensor == 0 and part // 2 % parallel.tensor:
-        yield Problem(
-            f"parallel.tensor: {parallel.tensor} does not divide half of a process's part of a sequence "
-            f"({part // 2} tokens)",
-            f"degrees that do: {', '.join(map(str, divisors(part // 2, 64)))}",
-            "parallel.tensor",
-        )
-    divided = shape.kv_heads % parallel.tensor == 0 or parallel.tensor % shape.kv_heads == 0
-    if divided and shape.kv_heads * shape.head_dim % parallel.tensor:
-        copies = parallel.tensor // shape.kv_heads
-        yield Problem(
-            f"parallel.tensor: {copies} processes share each key-value head, and do not divide its dimension "
-            f"({shape.head_dim})",
-            f"degrees that do: {', '.join(str(n * shape.kv_heads) for n in divisors(shape.head_dim, 64))}",
-            "parallel.tensor",
         )
 
 
@@ -234,7 +199,7 @@ def _tokens(
     if steps < 1:
         message = f"{tokens or 0:,} tokens are fewer than one batch of {config.batch_tokens:,}"
         return 0, [Problem(message, "lower batch_tokens or ask for more tokens", "tokens")]
-    return steps * config.batch_tokens, list(_warmup_problems(config, steps))
+    return steps * config.batch_tokens, [*_warmup_problems(config, steps), *_few_steps(config, steps)]
 
 
 def _warmup_problems(config: Config, steps: int) -> Iterator[Problem]:
@@ -246,6 +211,16 @@ def _warmup_problems(config: Config, steps: int) -> Iterator[Problem]:
             f"{reached:.3g} and never falls",
             "shorten the warm-up, or give a share below 1",
             "warmup",
+            "warning",
+        )
+
+
+def _few_steps(config: Config, steps: int) -> Iterator[Problem]:
+    if steps < FEW_STEPS:
+        yield Problem(
+            f"{steps} steps of {config.batch_tokens:,} tokens are few for a model to learn in",
+            "lower batch_tokens, or ask for more tokens",
+            "batch_tokens",
             "warning",
         )
 
@@ -288,6 +263,26 @@ def _data_problems(config: Config, inputs: Forecasts, tokens: int | None) -> Ite
             )
 
 
+def _unmeasurable(config: Config, inputs: Forecasts) -> Iterator[Problem]:
+    for name in config.validation:
+        if name in inputs and inputs[name].counts.get("heldout_documents") == 0:
+            yield Problem(
+                f'"{name}" holds no held-out documents to measure on',
+                "raise its held-out share (corpus stage, `heldout`), or take it out of `validation`",
+                "validation",
+            )
+
+
+def _tracker_problems(config: Config) -> Iterator[Problem]:
+    for name in missing(config.trackers):
+        yield Problem(
+            f"{name} is not installed here: the run would go on without it",
+            f"pip install 'tsugiki[{name}]', or take it out of `trackers`",
+            "trackers",
+            "warning",
+        )
+
+
 def _text_size(inputs: Forecasts, name: str) -> tuple[float, float] | None:
     """Documents and UTF-8 bytes of a source's training split, or of all of it where the split is not known.
 
@@ -313,13 +308,14 @@ def _float8_device_problems(config: Config, name: str) -> Iterator[Problem]:
     if not is_float8(config.precision):
         return
     if DEVICES[name].float8:
-        yield Problem(
-            "the forecast takes what torchao's authors gained with float8 and torch.compile; nothing is "
-            "compiled here, and rounding then costs more",
-            "time some hundred steps against precision: bfloat16 before a long run",
-            "precision",
-            "warning",
-        )
+        if not config.compile:
+            yield Problem(
+                "the forecast takes what torchao's authors gained with float8 and torch.compile; without it "
+                "rounding to float8 costs more",
+                "set compile: true",
+                "precision",
+                "warning",
+            )
     elif config.float8_products != "emulated":
         emulated = name == "cpu"
         able = ", ".join(name for name, device in DEVICES.items() if device.float8)

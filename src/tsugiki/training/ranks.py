@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tsugiki.artifacts.contract import Inputs, Workspace
+from tsugiki.artifacts.contract import Inputs, ProgressCallback, Workspace
 from tsugiki.artifacts.files import read_json, write_json
 from tsugiki.artifacts.metrics import MetricsLog
 from tsugiki.artifacts.outside import STARTED_BY_LAUNCH
@@ -98,8 +98,11 @@ def _give_signs_of_life(work: Path, rank: int) -> None:
     threading.Thread(target=beat, name="signs-of-life", daemon=True).start()
 
 
-def train_rank(work: Path, rank: int) -> None:
-    """Train as process `rank` of the job in `work`, in this process."""
+def train_rank(work: Path, rank: int, tell: ProgressCallback | None = None) -> None:
+    """Train as process `rank` of the job in `work`, in this process.
+
+    tell: is told by process 0 of every step; by default a file is, which `launch` reads.
+    """
     from tsugiki.training.compute import choose_device, deterministic
     from tsugiki.training.job import run_of_rank
     from tsugiki.training.loop import run_steps
@@ -109,7 +112,7 @@ def train_rank(work: Path, rank: int) -> None:
     job = read_json(work / JOB)
     config = Config.model_validate(job["config"])
     inputs = Inputs({name: tuple(map(Path, paths)) for name, paths in job["inputs"].items()})
-    out = _workspace(work, rank)
+    out = _workspace(work, rank, tell)
     device = choose_device(config.device)
     with deterministic(int(os.environ.get("OMP_NUM_THREADS", "1")), device):
         world = open_world(config.parallel, device, timedelta(minutes=config.timeout_minutes))
@@ -123,23 +126,29 @@ def train_rank(work: Path, rank: int) -> None:
         write_json(work / RESULT, asdict(counters))
 
 
-def _workspace(work: Path, rank: int) -> Workspace:
+def _workspace(work: Path, rank: int, tell: ProgressCallback | None) -> Workspace:
     log = logging.getLogger(f"tsugiki.rank.{rank}")
     log.setLevel(logging.INFO)
     log.propagate = False
-    handler = logging.StreamHandler(sys.stdout)
+    # one log for a person: that of process 0. What the others say (the same) is in files of their own
+    apart = rank > 0 and STARTED_BY_LAUNCH not in os.environ
+    handler: logging.Handler = (
+        logging.FileHandler(work / f"rank-{rank:05d}.txt", encoding="utf-8")
+        if apart
+        else logging.StreamHandler(sys.stdout)
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     root = work.parent
     if rank:
         return Workspace(root, _Silent(), log)
 
-    def tell(done: float, total: float, unit: str, note: str) -> None:
+    def write(done: float, total: float, unit: str, note: str) -> None:
         partial = work / f"{PROGRESS}.partial"
         partial.write_text(json.dumps([done, total, unit, note]))
         partial.replace(work / PROGRESS)  # for show only: no fsync
 
-    return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, tell)
+    return Workspace(root, MetricsLog(root / "metrics.jsonl"), log, tell or write)
 
 
 def leave(status: int) -> NoReturn:

@@ -35,6 +35,7 @@ from tsugiki.training.export import (
 )
 from tsugiki.training.loop import Counters
 from tsugiki.training.planning import tokenizer_name
+from tsugiki.training.precision.products import emulates
 from tsugiki.training.precision.recipes import is_float8, selection
 from tsugiki.training.preparation import Plan, directory_of, facts_of_model
 from tsugiki.training.spikes import DataSteps
@@ -147,12 +148,15 @@ def outcome_of(
         "precision_at_end": counters.precision,
         **execution,
     }
+    if counters.attention:
+        facts["document_attention"] = counters.attention
     if counters.routing:
         facts["routing"] = counters.routing
     if counters.router_biases:
         facts["router_bias"] = bias_facts(counters, plan.config.balance_bias)
     if is_float8(plan.config.precision):
-        facts["float8"] = _float8_facts(plan.config, shape, counters)
+        device = torch.device(execution["device"])
+        facts["float8"] = _float8_facts(plan.config, shape, counters, device)
     return Outcome(counts, facts)
 
 
@@ -174,10 +178,13 @@ def _sources(shares: Sequence[Share], counters: Counters) -> list[dict[str, Any]
     ]
 
 
-def _float8_facts(config: Config, shape: DecoderConfig, counters: Counters) -> dict[str, Any]:
-    """How many matrices were in float8, and how badly the worst one's numbers were kept."""
+def _float8_facts(
+    config: Config, shape: DecoderConfig, counters: Counters, device: torch.device
+) -> dict[str, Any]:
+    """How many matrices were in float8, how they were multiplied, and how badly the worst one was kept."""
     chosen = selection(config, shape)
     return {
+        "products": "emulated" if emulates(config.float8_products, device) else "exact",
         "matrices": len(chosen.float8),
         "high": len(chosen.high),
         "small": len(chosen.small),

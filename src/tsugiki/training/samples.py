@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
-from tsugiki.models.generation import generate
-from tsugiki.training.engine import Alone, Engine
+from tsugiki.training.engine import Engine
 
 if TYPE_CHECKING:
     from tsugiki.models.tokenizer import TextTokenizer
@@ -22,21 +19,12 @@ class Prompts:
     tokens: int
     tokenizer: TextTokenizer
 
-    @torch.no_grad()
     def samples(self, engine: Engine) -> list[dict[str, str]]:
-        """Prompt and text of each; none where the model lies in several processes."""
-        if not isinstance(engine, Alone):
-            return []
-        decoder = engine.decoder
+        """Prompt and text of each; every process of a run calls it at the same step, with the same result."""
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        found = []
-        for text in self.texts:
-            ids = [*start, *self.tokenizer.encode_within([text])[0]]
-            with engine.compute.autocast():  # the precision in force
-                written = generate(
-                    *(decoder, ids, min(self.tokens, decoder.config.max_positions - len(ids))),
-                    eos_id=self.tokenizer.eos_id,
-                    pieces=self.tokenizer.size,
-                )
-            found.append({"prompt": text, "text": self.tokenizer.decode(written)})
-        return found
+        ids = [[*start, *found] for found in self.tokenizer.encode_within(list(self.texts))]
+        written = engine.continuations(ids, self.tokens, self.tokenizer.eos_id, self.tokenizer.size)
+        return [
+            {"prompt": text, "text": self.tokenizer.decode(after)}
+            for text, after in zip(self.texts, written, strict=True)
+        ]

@@ -114,7 +114,11 @@ class Parallel(BaseModel):
     @model_validator(mode="after")
     def _degrees_fit_together(self) -> Self:
         if self.data % self.shards:
-            raise ValueError(f"shard is {self.shard}, which does not divide data ({self.data})")
+            fitting = [degree for degree in range(1, self.data + 1) if self.data % degree == 0]
+            raise ValueError(
+                f"shard is {self.shard}, which does not divide data ({self.data}); degrees that do: "
+                f"{', '.join(map(str, fitting))}"
+            )
         if self.expert not in self.expert_degrees:
             raise ValueError(
                 f"expert is {self.expert}, which does not divide the {self.data * self.context} data x "

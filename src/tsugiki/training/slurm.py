@@ -19,7 +19,9 @@ GPUS_PER_NODE = 8
 """Of the machines that such runs are made on (DGX and HGX A100 and H100); where there are fewer, say so."""
 
 SIGNAL_SECONDS = 300
-"""Before the end: a step of a large model takes up to a minute, its checkpoint as long again."""
+"""Before the end: a step of a large model takes up to a minute, its checkpoint as long again. A quarter of
+the time where that is less: Slurm sends a signal that is due already as soon as the job starts, and a job
+that is asked to end at once would queue itself again for ever."""
 
 _TIME = re.compile(r"\d+(-\d+(:\d+){0,2})?|\d+(:\d+){1,2}")
 _WORD = re.compile(r"[A-Za-z0-9_.,:+-]+")
@@ -53,6 +55,9 @@ def script(name: str, command: Sequence[str], processes: int, inner: int, asked:
     nodes, gpus = _nodes(processes, asked)
     _check(asked)
     lines = ["#!/bin/bash", *_directives(name, nodes, gpus, asked), ""]
+    cpus, few_cores = "", ["# Without --cpus many clusters give a task one core: tokenising would be slow."]
+    if asked.cpus is not None:
+        cpus, few_cores = f" --cpus-per-task={asked.cpus}", []  # srun doesn't take it from sbatch (22.05)
     if inner > gpus:
         lines += [
             f"# Note: tensor x context parallelism ({inner}) is wider than a node ({gpus} GPUs): what it",
@@ -66,12 +71,14 @@ def script(name: str, command: Sequence[str], processes: int, inner: int, asked:
         "",
         'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         f"MASTER_PORT=$(({_PORTS[0]} + SLURM_JOB_ID % {_PORTS[1]}))",
-        "OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-4}",
+        *few_cores,
+        f"OMP_NUM_THREADS={asked.cpus or 4}",
         "export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS",
         "# Where nodes don't find each other: export NCCL_SOCKET_IFNAME=ib0 (see `ip link`).",
         "",
         "status=0",
-        "srun --kill-on-bad-exit=1 bash -c '",
+        "# --wait: the first process writes the model when the others are done, however long that takes.",
+        f"srun --kill-on-bad-exit=1 --wait=0{cpus} bash -c '",
         "  export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS",
         '  exec "$@"',
         "' task \\",
@@ -96,7 +103,7 @@ def _directives(name: str, nodes: int, gpus: int, asked: Slurm) -> list[str]:
         "partition": asked.partition,
         "account": asked.account,
         "time": asked.time,
-        "signal": f"TERM@{SIGNAL_SECONDS}",
+        "signal": f"TERM@{_signal_seconds(asked.time)}",
         "requeue": "",
         "open-mode": "append",
         "output": "%x-%j.txt",
@@ -106,6 +113,19 @@ def _directives(name: str, nodes: int, gpus: int, asked: Slurm) -> list[str]:
         for key, value in given.items()
         if value is not None
     ]
+
+
+def _signal_seconds(time: str | None) -> int:
+    """How long before the end Slurm asks the run to end; `time` as sbatch has it."""
+    if time is None:
+        return SIGNAL_SECONDS
+    days, has_days, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    # minutes, minutes:seconds, hours:minutes:seconds; behind days hours come first, whatever their number
+    first = "h" if has_days or len(parts) == len("hms") else "m"
+    sizes = {"h": (3600, 60, 1), "m": (60, 1)}[first]
+    seconds = 86400 * int(days or 0) + sum(part * size for part, size in zip(parts, sizes, strict=False))
+    return max(1, min(SIGNAL_SECONDS, seconds // 4))
 
 
 def _nodes(processes: int, asked: Slurm) -> tuple[int, int]:

@@ -3,8 +3,13 @@
 A spike that does not fall back within a few steps has often harmed the model for good. PaLM (arXiv
 2204.02311, section 5.1) went back to a checkpoint from about 100 steps before each spike and left out 200 to
 500 batches, those seen before and during it; the same data did no harm elsewhere. Here that happens by
-itself: back to the newest checkpoint from before the rise, and the steps up to its end take spare data, which
+itself: back to the newest good checkpoint, and the steps up to the end of the rise take spare data, which
 follow the schedule's end by the weights of its last phase. All other steps keep theirs.
+
+The loss of step s (0-based) is that of the weights after s steps. So where the first high loss is that of
+step s, the checkpoint after s steps may hold the harm already: a good one was made after fewer. No checkpoint
+is made while losses are high, and none of weights or moments that are not finite. The update of the last step
+has no loss of its own, so the run ends with a look at one (`recovery.hidden_trouble`).
 
 A step whose loss or gradient is not finite is not taken (the weights stay as they were), so it is enough to
 give it other data; several in a row are a sign of harm done earlier, and treated as a spike.
@@ -47,8 +52,9 @@ _LEAST_RISE = 0.05
 class LeftOut:
     """Steps first..stop-1 (0-based) take the spare data steps from `spare` on.
 
-    step: the step whose loss showed it. back_to: finished steps of the checkpoint that training went on from;
-    `step` itself where nothing was undone. fell_back: bfloat16 is used in place of float8 since then.
+    step: the step whose loss showed it. back_to: finished steps of the checkpoint that training went on from,
+    0 for the start; `step` itself where it was not taken; `step` + 1, and no data left out, where it was
+    lived with. fell_back: bfloat16 is used in place of float8 since then.
     """
 
     kind: Kind
@@ -60,6 +66,11 @@ class LeftOut:
     loss: float | None = None
     usual_loss: float | None = None
     fell_back: bool = False
+
+    @property
+    def lived_with(self) -> bool:
+        """Whether there was nothing good to go back to, and training went on from what it had."""
+        return self.first == self.stop
 
 
 class Losses(Protocol):
@@ -107,14 +118,16 @@ class DataSteps:
 
     rule: SpikeRule
     file: Path
+    run_identity: str = ""
     left_out: list[LeftOut] = field(default_factory=list)
 
     @classmethod
-    def read(cls, rule: SpikeRule, work: Path) -> DataSteps:
-        """As an earlier attempt left it."""
+    def read(cls, rule: SpikeRule, work: Path, run_identity: str) -> DataSteps:
+        """As an earlier attempt at the same run left it; what another run left out is nothing to this one."""
         file = work / FILE
-        found = read_json(file) if file.exists() else []
-        return cls(rule, file, [LeftOut(**one) for one in found])
+        found = read_json(file) if file.exists() else {}
+        ours = isinstance(found, dict) and found.get("run_identity") == run_identity
+        return cls(rule, file, run_identity, [LeftOut(**one) for one in found["left_out"]] if ours else [])
 
     def of(self, step: int, steps: int) -> int:
         """The data step of training step `step` of `steps`; what was left out last counts."""
@@ -128,24 +141,43 @@ class DataSteps:
 
         Raises StageError where that was done `rule.most` times already.
         """
-        if len(self.left_out) >= self.rule.most:
+        times = sum(not one.lived_with for one in self.left_out)
+        if times >= self.rule.most:
             raise StageError(
-                f"step {step + 1}: {kind}, after {len(self.left_out)} of {self.rule.most} times that data "
-                "were left out",
-                hint="lower learning_rate, lengthen the warm-up, train in float32, or look at the data "
-                "(spikes.most allows more)",
+                f"step {step + 1}: {kind}, after {times} of {self.rule.most} times that data were left out",
+                hint="lower learning_rate, lengthen the warm-up, train in float32, look at the data, or "
+                "raise spikes.most; with other settings the stage begins anew",
             )
         first = max(back_to, step + 1 - self.rule.skip_steps)
-        spare = (
-            self.left_out[-1].spare + self.left_out[-1].stop - self.left_out[-1].first if self.left_out else 0
-        )
-        one = LeftOut(kind, step, first, step + 1, spare, back_to, **more)
+        one = LeftOut(kind, step, first, step + 1, self._next_spare, back_to, **more)
         self.left_out.append(one)
         return one
 
+    def live_with(self, kind: Kind, step: int, **more: Any) -> LeftOut:
+        """Note that step `step` went wrong and nothing was undone."""
+        one = LeftOut(kind, step, step + 1, step + 1, self._next_spare, step + 1, **more)
+        self.left_out.append(one)
+        return one
+
+    @property
+    def _next_spare(self) -> int:
+        last = self.left_out[-1] if self.left_out else None
+        return 0 if last is None else last.spare + last.stop - last.first
+
+    def came_back_to(self, step: int) -> bool:
+        """Whether a spike was undone by going back to the checkpoint after `step` steps."""
+        return any(one.back_to == step < one.step for one in self.left_out)
+
     def write(self) -> None:
         """Keep it; called by the first process."""
-        write_json(self.file, [asdict(one) for one in self.left_out])
+        rows = [asdict(one) for one in self.left_out]
+        write_json(self.file, {"run_identity": self.run_identity, "left_out": rows})
+
+    @property
+    def notes(self) -> list[str]:
+        """For the progress line: how often something went wrong so far, if it did."""
+        times = len(self.left_out)
+        return [f"went wrong {times} time{'s' * (times > 1)} (log.txt)"] if times else []
 
     @property
     def fell_back(self) -> bool:
@@ -163,15 +195,22 @@ class DataSteps:
 
 def tell(one: LeftOut, log: logging.Logger) -> None:
     """Into the log, for a person."""
-    undone = f"back to the checkpoint after step {one.back_to}" if one.back_to < one.step else "not taken"
+    if one.lived_with:
+        done = "nothing good to go back to: going on"
+    else:
+        if one.kind == "not finite" and one.back_to == one.step == one.first:
+            undone = "not taken"
+        else:
+            undone = (
+                f"back to the checkpoint after step {one.back_to}" if one.back_to else "back to the start"
+            )
+        done = f"{undone}; steps {one.first + 1} to {one.stop} take other data"
     log.warning(
-        "step %d: %s (loss %s, usual %s): %s; steps %d to %d take other data%s",
+        "step %d: %s (loss %s, usual %s): %s%s",
         one.step + 1,
         one.kind,
         "-" if one.loss is None else f"{one.loss:.3f}",
         "-" if one.usual_loss is None else f"{one.usual_loss:.3f}",
-        undone,
-        one.first + 1,
-        one.stop,
+        done,
         ", in bfloat16 from here on" if one.fell_back else "",
     )

@@ -51,7 +51,9 @@ class Config(StageConfig):
         default=None, description="How to make the tokenizer of a new model: {train: DOCUMENTS, size: 4096}."
     )
     data: dict[str, float] = Field(
-        default={}, description="Documents and their weights, as shares of the training tokens."
+        default={},
+        description="Documents (a stage, its directory, or .jsonl, .parquet and .arrow files) and their "
+        "weights, as shares of the training tokens.",
     )
     phases: tuple[Phase, ...] = Field(
         default=(),
@@ -192,7 +194,7 @@ class Config(StageConfig):
         default=65536, description="UTF-8 bytes of held-out text of each dataset."
     )
     prompts: tuple[str, ...] = Field(
-        default=(), description="Texts that the model goes on from at every measurement (in one process)."
+        default=(), description="Texts that the model goes on from at every measurement."
     )
     prompt_tokens: Count = Field(default=48, description="Most tokens that it writes after a prompt.")
     parallel: Annotated[Parallel, EXECUTION] = Field(
@@ -206,6 +208,11 @@ class Config(StageConfig):
         default="none",
         description="Activations that are computed again in the backward pass to save memory: none, all but "
         "matrix products and attention, or all of a layer.",
+    )
+    compile: Annotated[bool, EXECUTION] = Field(
+        default=False,
+        description="Compile the layers with torch.compile: fewer passes over memory, which pays on GPUs, "
+        "with float8 most; on a CPU a few percent. The first step takes a minute longer.",
     )
     float8_products: Annotated[Literal["auto", "exact", "emulated"], EXECUTION] = Field(
         default="auto",
@@ -312,6 +319,26 @@ class Config(StageConfig):
             raise ValueError(
                 f"balance_convention {self.balance_convention} throws layers together, which pipeline stages "
                 "can't: take layer, whose weight is the same, or pipeline: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_compiled_lies_on_one_process(self) -> Self:
+        parallel = self.parallel
+        if self.compile and max(parallel.tensor, parallel.context, parallel.expert) > 1:
+            raise ValueError(
+                f"compile: true with parallel {parallel.text}: exchanges inside of a layer are not compiled "
+                "right (gradients under tensor were wrong with torch 2.13); take data and pipeline, or "
+                "compile: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_layers_choose_what_they_keep(self) -> Self:
+        if self.compile and self.recompute == "selective":
+            raise ValueError(
+                "compile: true and recompute: selective: compiled layers choose by themselves what they "
+                "compute again; take recompute: none, or full"
             )
         return self
 

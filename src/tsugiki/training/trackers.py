@@ -1,15 +1,19 @@
 """Metrics rows passed on to TensorBoard, Weights & Biases or trackio, as they are written.
 
-`metrics.jsonl` stays the record; a tracker shows it. A tracker that fails is dropped with one warning: it
-never ends a training. A run that goes on continues the same run of the tracker.
+`metrics.jsonl` stays the record; a tracker shows it. A tracker whose package is missing, that does not begin
+(nobody is logged in, no network) or that fails later is dropped with one warning: it never ends a training.
+A run that goes on continues the same run of the tracker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import io
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,6 +28,9 @@ DIRECTORY = "trackers"
 
 PROJECT = "tsugiki"
 
+STEPS = "train"
+"""The group of the figures of optimizer steps."""
+
 
 class Tracker(Protocol):
     """Takes figures of a step, by names such as `train/loss`."""
@@ -36,20 +43,33 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in `directory`; curves of steps that are made again begin anew at the first of them."""
+    """Event files in `directory`; steps that are made again (a kill, a spike) replace the older ones."""
 
     def __init__(self, directory: Path, _name: str, _identity: str, _config: Mapping[str, Any]) -> None:
-        module = _imported("torch.utils.tensorboard", "tensorboard")
-        self._writer = module.SummaryWriter(str(directory))
+        self._module = _imported("torch.utils.tensorboard", "tensorboard")
+        self._directory = directory
+        self._writer: Any = None
+        self._last = 0
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """One scalar a figure."""
+        """One scalar a figure.
+
+        A file that begins with a step tells TensorBoard to forget what older ones have of that step and those
+        after it: so a new one is begun by a process's first row, and by a step that was there before.
+        """
+        is_step = any(name.startswith(f"{STEPS}/") for name in figures)
+        if self._writer is None or (is_step and step <= self._last):
+            self.close()
+            self._writer = self._module.SummaryWriter(str(self._directory), purge_step=step)
+        if is_step:
+            self._last = step
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WeightsAndBiases:
@@ -65,9 +85,11 @@ class WeightsAndBiases:
             dir=str(directory),
             config=dict(config),
         )
+        self._run.define_metric("step", hidden=True)
+        self._run.define_metric("*", step_metric="step")
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """One row; steps that are made again are shown at their own place by the figure `step`."""
+        """One row, drawn over the figure `step`: W&B's own counter only goes up, steps may be made again."""
         self._run.log({**figures, "step": step})
 
     def close(self) -> None:
@@ -76,13 +98,18 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """A run of trackio, by the name of the stage; `trackio show` shows it."""
+    """A run of trackio, by the name of the stage; `trackio show --project tsugiki` shows it.
+
+    It has no way to take a row back: steps that are made again are there twice. What it prints (in colours)
+    is kept out of the log.
+    """
 
     def __init__(self, _directory: Path, name: str, identity: str, config: Mapping[str, Any]) -> None:
         self._module = _imported("trackio", "trackio")
-        self._module.init(
-            project=PROJECT, name=f"{name}-{identity[-8:]}", resume="allow", config=dict(config)
-        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._module.init(
+                project=PROJECT, name=f"{name}-{identity[-8:]}", resume="allow", config=dict(config)
+            )
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """One row."""
@@ -90,7 +117,8 @@ class Trackio:
 
     def close(self) -> None:
         """Finish the run."""
-        self._module.finish()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._module.finish()
 
 
 _TRACKERS: Mapping[str, Callable[[Path, str, str, Mapping[str, Any]], Tracker]] = {
@@ -112,19 +140,25 @@ def following(
 ) -> Iterator[None]:
     """Pass every row that is written inside of the block on to the trackers.
 
-    root: the stage's directory, whose name is the run's. Raises DependencyError where a package is missing.
+    root: the stage's directory, whose name is the run's.
     """
-    if not names:
-        yield
-        return
-    trackers = {name: _TRACKERS[name](root / DIRECTORY / name, root.name, identity, config) for name in names}
+    trackers: dict[TrackerName, Tracker] = {}
 
-    def safely(name: TrackerName, act: Callable[[], None]) -> None:
+    def safely(name: TrackerName, act: Callable[[], None], said: str = "is not told any more") -> None:
         try:
             act()
         except Exception as error:  # noqa: BLE001 (whatever it is, training goes on)
-            log.warning("%s is not told any more: %s: %s", name, type(error).__name__, error)
+            log.warning("%s %s: %s; metrics.jsonl has every row", name, said, _in_a_line(error))
             trackers.pop(name, None)
+
+    def begin(name: TrackerName) -> None:
+        trackers[name] = _TRACKERS[name](root / DIRECTORY / name, root.name, identity, config)
+
+    for name in dict.fromkeys(names):
+        safely(name, lambda name=name: begin(name), "is not told")  # type: ignore[misc]
+    if not trackers:
+        yield
+        return
 
     def pass_on(row: Mapping[str, Any]) -> None:
         step, figures = figures_of(row)
@@ -146,7 +180,7 @@ def figures_of(row: Mapping[str, Any]) -> tuple[int | None, dict[str, float]]:
     """The step of a metrics row and its numbers by `group/name`; rows of events are groups of their own."""
     event = row.get("event")
     step = row.get("step", row.get("after_step")) if event is None else row.get("after_step")
-    group = "train" if event is None else str(event).replace(" ", "_")
+    group = STEPS if event is None else str(event).replace(" ", "_")
     if "dataset" in row:
         group = f"{group}/{row['dataset']}"
     figures = {
@@ -158,11 +192,22 @@ def figures_of(row: Mapping[str, Any]) -> tuple[int | None, dict[str, float]]:
     return step, figures
 
 
+def missing(names: Iterable[TrackerName]) -> list[TrackerName]:
+    """Those whose package is not installed here; nothing is imported."""
+    return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
+
+
 def _imported(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise DependencyError(
-            f"trackers: {package} is not installed",
-            hint=f"pip install 'tsugiki[{package}]', or take it out of trackers",
+            f"{package} is not installed",
+            hint=f"pip install 'tsugiki[{package}]', or take it out of `trackers`",
         ) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, DependencyError):
+        return f"{error.message} ({error.hint})"
+    return " ".join(f"{type(error).__name__}: {error}".split())

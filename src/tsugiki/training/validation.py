@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +114,25 @@ def target_bytes(targets: NDArray[np.int64], piece_bytes: NDArray[np.int32]) -> 
 def bits_per_byte(nats: float, byte_count: int) -> float:
     """Nats summed over tokens, as bits for each byte of the text: comparable between tokenizers."""
     return nats / (math.log(2) * max(1, byte_count))
+
+
+def held_out_notes(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For the progress line: `bits per byte: japanese 2.968 (-0.562)`, what each set has, and its change.
+
+    measured: rows with `dataset` and `bits_per_byte` (None: not finite), in the order of time. Empty before
+    the first.
+    """
+    values: dict[str, list[float | None]] = {}
+    for row in measured:
+        values.setdefault(row["dataset"], []).append(row["bits_per_byte"])
+    notes = [f"{name.rsplit('/', 1)[-1]} {_change(found[0], found[-1])}" for name, found in values.items()]
+    return [f"bits per byte: {', '.join(notes)}"] if notes else []
+
+
+def _change(first: float | None, last: float | None) -> str:
+    if last is None:
+        return "not finite"
+    return f"{last:.3f}" + ("" if first is None else f" ({last - first:+.3f})")
 
 
 @torch.no_grad()

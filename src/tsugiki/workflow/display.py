@@ -8,10 +8,13 @@ import time
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 _LINE_EVERY_SECONDS = 10.0
 _PLAIN_BELOW = 10_000
 _WHOLE_FROM = 100
+_WIDE = 140
+"""Columns from which on a terminal has room for a long bar beside a train stage's figures."""
 
 
 class Display:
@@ -70,14 +73,17 @@ class Lines(Display):
 class Bars(Display):
     """A bar for each stage, on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("[bold]{task.description:<12}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[text]}"),
+            BarColumn(bar_width=28 if console.width >= _WIDE else 8),
+            # the text alone gives way where a line is too long
+            TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
+            expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
         self._progress.start()

@@ -34,7 +34,13 @@ MINI_VOCABULARY = 2048
 CAPS: Mapping[str, Mapping[str, float]] = {
     "corpus": {},
     "vocabulary": {"add": 512},
-    "train": {"tokens": 100_000, "sequence_length": 128, "batch_tokens": 2048, "warmup": 5},
+    "train": {
+        "tokens": 100_000,
+        "sequence_length": 128,
+        "batch_tokens": 2048,
+        "warmup": 5,
+        "validation_points": 4,
+    },
     "evaluate": {"maximum_documents": 8, "cloze_items": 16, "generation_prompts": 2, "bootstrap_draws": 1000},
 }
 """The largest value that a field keeps at mini scale."""

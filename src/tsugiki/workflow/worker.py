@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from tsugiki.artifacts.contract import Inputs, Outcome, Workspace, open_workspace
 from tsugiki.artifacts.files import read_json, write_json
@@ -41,7 +41,12 @@ def main(arguments: list[str]) -> int:
     job = read_json(directory / JOB)
     (directory / FAILURE).unlink(missing_ok=True)
     clock = _Clock(directory, job)
-    workspace = open_workspace(directory, _progress_writer(events, clock))
+
+    def end(error: TsugikiError) -> NoReturn:
+        _tell_failure(directory, error.as_dict(), events)
+        os._exit(1)
+
+    workspace = open_workspace(directory, _progress_writer(events, clock), end)
     try:
         with storage_errors(directory):
             outcome = _run_stage(job, workspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from tsugiki.artifacts.metrics import read_metrics
@@ -34,14 +35,36 @@ class LeftOut:
     def of(cls, row: Row) -> LeftOut:
         """From a row of the manifest."""
         step, first, stop = (facts.number(row, name) for name in ("step", "first", "stop"))
+        fell_back = row.get("fell_back") is True
         return cls(
-            facts.text(row, "kind"),
+            facts.text(row, "kind") + (", in bfloat16 from here on" if fell_back else ""),
             None if step is None else step + 1,
             facts.number(row, "loss"),
             facts.number(row, "usual_loss"),
             facts.number(row, "back_to"),
             None if stop is None or first is None else stop - first,
         )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians over the steps, of one device; None where no step has the figure (a CPU has no MFU).
+
+    memory_bytes: the most that the first device, or the process on a CPU, held.
+    """
+
+    tokens_per_second: float | None
+    mfu: float | None
+    mfu_full_attention: float | None
+    memory_bytes: float | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Speed:
+        """From the rows of steps."""
+        names = ("tokens_per_second_per_device", "mfu", "mfu_full_attention", "memory_bytes")
+        speeds, *shares, memory = (facts.known(*(facts.number(row, name) for row in rows)) for name in names)
+        tokens_per_second, mfu, full = (median(found) if found else None for found in (speeds, *shares))
+        return cls(tokens_per_second, mfu, full, max(memory, default=None))
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,7 @@ class TrainingView:
     left_out: tuple[LeftOut, ...]
     samples: tuple[Row, ...]
     """The first and the last that were written after each prompt."""
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,9 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
                    "Warm-up, then decay, as the recipe asks."),
         draw.small("speed", "Speed", "tokens_per_second", "tokens per second",
                    "Tokens through the model in a second of training, step by step."),
+        draw.small("mfu", "Utilisation", "mfu", "share of the peak (MFU)",
+                   "Operations that the model needs, over what the devices could do in bfloat16. A causal "
+                   "mask counts as the half of attention that it needs; what is computed twice, once."),
     ]  # fmt: skip
     return TrainingSection(
         stages=tuple(
@@ -96,6 +123,7 @@ def training(run: Run, palette: Palette) -> TrainingSection | None:
                 tuple(transformers_proof(facts.section(stage.facts, "parity"))),
                 tuple(map(LeftOut.of, facts.rows(stage.facts, "left_out"))),
                 tuple(_first_and_last(facts.rows(stage.facts, "samples"))),
+                Speed.of(metrics[stage.name]),
             )
             for stage in stages
         ),

@@ -93,21 +93,37 @@ def through_distant_experts(
     experts: ExpertsForward, rows_RD: Tensor, ends_E: Tensor, *, group: dist.ProcessGroup
 ) -> Tensor:
     """As `Experts.forward` for all experts, of which each process of a group holds an equal share."""
-    processes = dist.get_world_size(group)
-    counts_E = ends_E.diff(prepend=ends_E.new_zeros(1)).to(torch.int64)
-    arriving_E = torch.empty_like(counts_E)
-    dist.all_to_all_single(arriving_E, counts_E, group=group)
-    arriving_GE = arriving_E.view(processes, -1)  # from each process, for each expert here
-    sent = counts_E.view(processes, -1).sum(dim=1).tolist()
-    received = arriving_GE.sum(dim=1).tolist()
+    sent, received, arriving_GE = count_rows(rows_RD, ends_E, group)
     arrived_RD = exchange(rows_RD, sent, received, group)
-    numbers_E = torch.arange(arriving_GE.shape[1], device=rows_RD.device).repeat(processes)
-    order_R = numbers_E.repeat_interleave(arriving_GE.flatten()).argsort(stable=True)
+    numbers_E = torch.arange(arriving_GE.shape[1], device=rows_RD.device).repeat(len(received))
+    # the number of rows is known here: a GPU need not be asked for it
+    numbers_R = numbers_E.repeat_interleave(arriving_GE.flatten(), output_size=len(arrived_RD))
+    order_R = numbers_R.argsort(stable=True)
     ends_here_E = arriving_GE.sum(dim=0).cumsum(dim=0).to(torch.int32)
     y_RD = experts(arrived_RD[order_R], ends_here_E)
     back_R = torch.empty_like(order_R)
     back_R[order_R] = torch.arange(len(order_R), device=order_R.device)
     return exchange(y_RD[back_R], received, sent, group)
+
+
+def count_rows(
+    rows_RD: Tensor,  # noqa: ARG001 (its length is all that the dry run's stand-in has)
+    ends_E: Tensor,
+    group: dist.ProcessGroup,
+) -> tuple[list[int], list[int], Tensor]:
+    """How many rows go to each process of a group, how many come from each, and for which expert here.
+
+    rows_RD: in order of the experts, which end at ends_E. The last is (G, E / G), int64. The dry run, whose
+    rows have no numbers, replaces this.
+    """
+    processes = dist.get_world_size(group)
+    counts_E = ends_E.diff(prepend=ends_E.new_zeros(1)).to(torch.int64)
+    arriving_E = torch.empty_like(counts_E)
+    dist.all_to_all_single(arriving_E, counts_E, group=group)
+    arriving_GE = arriving_E.view(processes, -1)
+    both = torch.stack([counts_E.view(processes, -1).sum(dim=1), arriving_GE.sum(dim=1)])
+    sent, received = both.tolist()
+    return sent, received, arriving_GE
 
 
 def even_cut(parameter: nn.Parameter, processes: int) -> int:

@@ -21,7 +21,7 @@ Recompute = Literal["none", "selective", "full"]
 
 def _keep_products(_context: object, operation: Callable[..., object], *_: object, **__: object) -> object:
     """Keep what is dear to compute, matrix products and attention, and compute the rest again."""
-    return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if _is_dear(operation) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 _DEAR = {torch.ops._c10d_functional.all_to_all_single.default} | {  # noqa: SLF001 (its public name)
@@ -32,9 +32,17 @@ _DEAR = {torch.ops._c10d_functional.all_to_all_single.default} | {  # noqa: SLF0
         "_grouped_mm",
         "_scaled_dot_product_flash_attention",
         "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
         "_scaled_dot_product_flash_attention_for_cpu",
     )
 }
+
+_VARLEN = "torch_attn._varlen_attn.default"
+"""Attention over packed documents on a GPU; by its name, since it exists once its slow module is imported."""
+
+
+def _is_dear(operation: Callable[..., object]) -> bool:
+    return operation in _DEAR or str(operation) == _VARLEN
 
 
 class _Recall(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -54,7 +62,7 @@ class _Recall(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        if func in _DEAR:
+        if _is_dear(func):
             return self._kept.__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.counts import Counts
 from tsugiki.training.engine import InPrecision, StepResult
 from tsugiki.training.new_rows import keep_rows_from
-from tsugiki.training.norms import squares_by_group
+from tsugiki.training.norms import moments_by_group, squares_by_group
+from tsugiki.training.parallel.continuing import Offer, continuations
 from tsugiki.training.parallel.gradients import own_squares, scale_gradients
 from tsugiki.training.parallel.mesh import World
 from tsugiki.training.parallel.pipeline import Pipeline, add_tied_gradients, layers_of, stages_of
 from tsugiki.training.parallel.recompute import Recompute
-from tsugiki.training.parallel.trainee import Trainee, named_parts, spread
+from tsugiki.training.parallel.trainee import Trainee, drop_gathered, named_parts, spread
 from tsugiki.training.placement import local_part
 from tsugiki.training.precision.products import Float8
 from tsugiki.training.precision.recipes import Precision
@@ -131,6 +132,14 @@ class Together(InPrecision):
         dist.all_reduce(squares)
         return squares, self.shape.layers
 
+    def moments(self) -> Tensor:
+        """See `Engine.moments`."""
+        counted_once = {name: p for name, p in self.parameters.items() if name != TIED_COPY}
+        stage_size = self.ranks // self.world.parallel.pipeline
+        histograms = moments_by_group(counted_once, self.optimizer, self.shape.layers, stage_size)
+        dist.all_reduce(histograms)
+        return histograms
+
     @torch.no_grad()
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""
@@ -141,8 +150,41 @@ class Together(InPrecision):
             for start in range(0, len(held_out.rows), group)
         )
         nats = torch.stack([self._pass(part, backward=False) for part in parts]).sum()
+        for trainee in self.trainees:
+            drop_gathered(trainee)
         dist.all_reduce(nats)
         return bits_per_byte(float(nats), held_out.target_bytes)
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], tokens: int, eos_id: int | None, pieces: int
+    ) -> list[list[int]]:
+        """See `Engine.continuations`."""
+        return continuations(self, prompts, tokens, eos_id, pieces)
+
+    @torch.no_grad()
+    def offers(self, rows: Batch, pieces: int) -> Iterator[Offer]:
+        """What this process offers as the token that follows in each row, some rows at a time.
+
+        Rows of other processes, and those that are added to fill a batch up, have no offer here.
+        """
+        parallel = self.world.parallel
+        group = self.rows_at_once * parallel.data * parallel.pipeline
+        share = group // parallel.data
+        for start in range(0, len(rows), group):
+            for trainee in self.trainees:
+                trainee.pieces = pieces
+            self._pass(self._own_rows(_filled_up(rows.rows(start, start + group), group)), backward=False)
+            logits_R = torch.full((group,), -math.inf, device=self.world.device)
+            ids_R = torch.zeros(group, dtype=torch.int64, device=self.world.device)
+            mine = slice(self.world.data_rank * share, (self.world.data_rank + 1) * share)
+            for trainee in self.trainees:
+                trainee.pieces = None
+                drop_gathered(trainee)
+                if trainee.offers:
+                    logits_R[mine] = torch.cat([found.logits_B for found in trainee.offers])
+                    ids_R[mine] = torch.cat([found.ids_B for found in trainee.offers])
+                    trainee.offers.clear()
+            yield Offer(logits_R, ids_R)
 
     def _router_sums(self) -> list[Tensor]:
         """What the routers here did, to be added up over all processes; empty without routers."""
@@ -180,6 +222,8 @@ class Together(InPrecision):
         for trainee in self.trainees:
             trainee.cross_entropies.clear()
             trainee.z_losses.clear()
+            on_host_BT = torch.from_numpy(np.ascontiguousarray(rows.document_ids_BT))
+            trainee.host_documents = list(torch.split(on_host_BT, self.rows_at_once))
         if self.world.parallel.pipeline > 1:
             self._pipeline(len(rows)).run(*given, backward=backward)
         else:
@@ -191,7 +235,9 @@ class Together(InPrecision):
         cuts = list(range(self.rows_at_once, len(given[0]), self.rows_at_once))
         pieces = list(zip(*(x.tensor_split(cuts) for x in given), strict=True))
         for number, piece in enumerate(pieces):
-            trainee.set_requires_gradient_sync(number == len(pieces) - 1)  # type: ignore[operator]
+            # each micro-batch's gradients are added up over the processes that spread weights, so that none
+            # holds whole ones; copies of weights are told of the sum, once
+            trainee.set_requires_all_reduce(number == len(pieces) - 1)  # type: ignore[operator]
             objective = trainee(*piece)
             if backward:
                 objective.sum().backward()

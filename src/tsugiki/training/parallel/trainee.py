@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from tsugiki.dataset.packing import IGNORED
@@ -24,6 +24,7 @@ from tsugiki.training.checkpoint import TIED_COPY
 from tsugiki.training.loss import LossSums, head_loss
 from tsugiki.training.parallel.collectives import gather
 from tsugiki.training.parallel.context import SequencePart, attend_across
+from tsugiki.training.parallel.continuing import Offer, offer
 from tsugiki.training.parallel.expert import TIME, even_cut, spread_sparse_block
 from tsugiki.training.parallel.head import Piece, head_loss_across
 from tsugiki.training.parallel.mesh import World
@@ -60,6 +61,12 @@ class Trainee(nn.Module):
         """Cross entropy of each micro-batch since the list was emptied, in nats (last stage)."""
         self.z_losses: list[Tensor] = []
         """The same of the z-loss."""
+        self.pieces: int | None = None
+        """Where tokens are asked for instead of a loss (`continuing`): how many the tokenizer has."""
+        self.offers: list[Offer] = []
+        """The tokens that each micro-batch offered since the list was emptied (last stage)."""
+        self.host_documents: list[Tensor] = []
+        """Document ids of the micro-batches to come, in the host's memory: nothing waits for the device."""
 
     def forward(self, x: Tensor, document_ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """The objective (1), or the residual stream for the next stage.
@@ -67,12 +74,13 @@ class Trainee(nn.Module):
         x: token ids (B, T) on the first stage, else the stream (B, T / (c t), D). document_ids_BT,
         targets_BT: of the whole rows.
         """
-        part, layout, positions_BQ = self._part(document_ids_BT)
+        host_BT = self.host_documents.pop(0) if self.host_documents else document_ids_BT
+        part, layout, positions_BQ = self._part(host_BT, document_ids_BT.device)
         if self.decoder.model.embed_tokens is not None and part is not None:
             x = x[:, part.places_Q]
         routings: list[Routing] = []
         x_BQD = self.decoder.blocks(self.decoder.embed(x), positions_BQ, layout=layout, routings=routings)
-        if self.routers is not None and routings:
+        if self.routers is not None and routings and self.pieces is None:
             counted_BT = targets_BT != IGNORED
             mine_BQ = self._routed(counted_BT, part)
             if torch.is_grad_enabled():
@@ -84,6 +92,9 @@ class Trainee(nn.Module):
             return x_BQD
         hidden_BQD = self.decoder.model.norm(x_BQD)
         targets_BQ = targets_BT if part is None else targets_BT[:, part.places_Q]
+        if self.pieces is not None:
+            self.offers.append(self._offer(hidden_BQD, targets_BQ, self.pieces))
+            return hidden_BQD.new_zeros(1)
         sums = self._loss(hidden_BQD, targets_BQ.flatten())
         self.cross_entropies.append(sums.cross_entropy)
         self.z_losses.append(sums.z_loss)
@@ -94,16 +105,26 @@ class Trainee(nn.Module):
         counted_BQ = counted_BT if part is None else counted_BT[:, part.places_Q]
         return counted_BQ.chunk(self.world.parallel.tensor, dim=TIME)[self.world.rank_in("tensor")]
 
-    def _part(self, document_ids_BT: Tensor) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
-        length, device = document_ids_BT.shape[1], document_ids_BT.device
+    def _part(
+        self, document_ids_BT: Tensor, device: torch.device
+    ) -> tuple[SequencePart | None, DocumentLayout | None, Tensor]:
+        length = document_ids_BT.shape[1]
         documents_BT = document_ids_BT if self.document_masking else None
         if self.world.parallel.context > 1:
             part = SequencePart.of(self.world.group("context"), length, documents_BT, device)
             return part, part, part.positions_BQ  # type: ignore[return-value]  # `attend_across` takes it
         if documents_BT is None:
             return None, None, torch.arange(length, device=device)[None]
-        layout = DocumentLayout.from_ids(documents_BT)
+        layout = DocumentLayout.from_ids(documents_BT, device)
         return None, layout, layout.positions_BT
+
+    def _offer(self, hidden_BQD: Tensor, targets_BQ: Tensor, pieces: int) -> Offer:
+        weight = self.decoder.head_weight_VD
+        if not isinstance(weight, DTensor):
+            return offer(hidden_BQD, weight, targets_BQ, first=0, pieces=pieces)
+        hidden_BQD = gather(hidden_BQD, TIME, self.world.group("tensor"))
+        first = box_of(weight).offset[0]
+        return offer(hidden_BQD, weight.to_local(), targets_BQ, first=first, pieces=pieces)
 
     def _loss(self, hidden_BQD: Tensor, targets_N: Tensor) -> LossSums:
         weight = self.decoder.head_weight_VD
@@ -140,19 +161,31 @@ def spread(trainee: Trainee, *, bfloat16: bool, recompute: Recompute) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32 if bfloat16 else None
     )
+    # a pipeline keeps weights gathered from its first backward pass on (torch's stages): to drop them after
+    # each forward pass would only gather them once more
+    reshard = world.parallel.pipeline == 1
     for experts in sparse:
         if bfloat16:  # routers decide in float32 (`models.moe.Router`)
-            _shard(experts.gate, world.weights, MixedPrecisionPolicy())
+            _shard(experts.gate, world.weights, MixedPrecisionPolicy(), reshard=reshard)
         if world.experts is not None:
-            _shard(experts.experts, world.expert_weights, policy)
+            _shard(experts.experts, world.expert_weights, policy, reshard=reshard)
     for module in decoder.model.layers.values():
-        _shard(module, world.weights, policy)
+        _shard(module, world.weights, policy, reshard=reshard)
     _shard(trainee, world.weights, policy, reshard=False)
 
 
-def _shard(
-    module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, reshard: bool = True
-) -> None:
+def drop_gathered(trainee: Trainee) -> None:
+    """Let go of the whole weights that a forward pass left gathered.
+
+    A backward pass does so itself. Without one they would be used again, though the process's own part may
+    have been changed meanwhile: by a checkpoint that is gone back to.
+    """
+    for module in trainee.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, reshard: bool) -> None:
     """FSDP over `mesh`, or only copies of the gradients where it has one process."""
     processes = mesh.shape[-1]
 

@@ -269,7 +269,7 @@ def speed_against_bfloat16(config: Config, shape: DecoderConfig, hardware: str) 
     On an accelerator the gain of rowwise on H100 (1.10), the only one measured there with weights gathered in
     bfloat16 as they are here, times the share of the layers' products that are in float8. Tensorwise should
     do no worse (1.25 with float8 gathers). All were measured with torch.compile, which makes one kernel of
-    the rounding; nothing is compiled here, so this is the bright side.
+    the rounding, so without `compile: true` this is the bright side.
     """
     if not is_float8(config.precision):
         return 1.0
