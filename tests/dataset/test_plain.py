@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from tsugiki.artifacts import plain
 from tsugiki.artifacts.documents import iterate_documents
-from tsugiki.dataset import plain
-from tsugiki.dataset.plain import as_documents
+from tsugiki.artifacts.plain import as_documents
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import open_tokens
 from tsugiki.errors import DataError, InputError

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tsugiki.artifacts.documents import iterate_documents, write_jsonl
 from tsugiki.commands.vocabulary_measure import measure
 from tsugiki.errors import DependencyError, InputError
 from tsugiki.vocabulary import segmenters
@@ -31,6 +32,25 @@ def test_measure_as_json_has_falling_tokens_of_one_text(base, corpora, capsys):
     assert tokens == sorted(tokens, reverse=True)
     assert tokens[0] == japanese["tokens"]
     assert {point["bytes"] for point in found["curve"]} == {japanese["bytes"]}
+
+
+def test_measure_of_json_lines_counts_what_it_counts_of_documents(base, corpora, tmp_path, capsys):
+    path = tmp_path / "pages.jsonl"
+    write_jsonl(path, iterate_documents(corpora["japanese"], columns=["text", "split"]))
+    measure(str(base), path, sizes="50", json=True)
+    plain = json.loads(capsys.readouterr().out)
+    measure(str(base), corpora["japanese"], sizes="50", json=True)
+    documents = json.loads(capsys.readouterr().out)
+    assert plain["curve"] == documents["curve"]
+    assert [one["dataset"] for one in plain["documents"]] == ["pages.jsonl"]
+    assert plain["documents"][0]["tokens"] == documents["documents"][0]["tokens"]
+
+
+def test_words_of_documents_that_tell_no_language_are_refused(base, corpora, tmp_path):
+    path = tmp_path / "pages.jsonl"
+    write_jsonl(path, iterate_documents(corpora["japanese"], columns=["text"]))
+    with pytest.raises(InputError, match="do not say what language"):
+        measure(str(base), path, sizes="50", keep_words=True)
 
 
 def test_measure_without_sizes_reads_the_tokenizer_alone(base, corpora, capsys):

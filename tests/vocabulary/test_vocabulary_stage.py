@@ -38,6 +38,23 @@ def finished(corpora, base, tmp_path_factory):
     return outcome, root
 
 
+def test_run_on_json_lines_gives_the_pieces_of_the_same_documents(finished, corpora, base, tmp_path):
+    from tsugiki.artifacts.contract import Inputs, open_workspace
+    from tsugiki.artifacts.documents import iterate_documents, write_jsonl
+
+    columns = ["id", "text", "split"]
+    for name, directory in corpora.items():
+        write_jsonl(tmp_path / f"{name}.jsonl.gz", iterate_documents(directory, columns=columns))
+    out = open_workspace(tmp_path / "out")
+    config = stage.Config(model="base", corpus="japanese", add=200, measure=("english",))
+    plain = {name: (tmp_path / f"{name}.jsonl.gz",) for name in corpora}
+    outcome = stage.run(config, Inputs({"base": (base,), **plain}), out)
+    out.metrics.close()
+    expected, _ = finished
+    assert outcome.facts["tokenizer_sha256"] == expected.facts["tokenizer_sha256"]
+    assert outcome.counts == expected.counts
+
+
 def test_run_facts_are_what_the_report_reads(finished):
     outcome, root = finished
     facts = outcome.facts

@@ -37,8 +37,8 @@ def test_plan_tells_memory_of_machine_and_devices_apart_and_what_it_could_not_re
     print_plan(plan)
     said = capsys.readouterr().out
     summary = next(line for line in said.splitlines() if line.startswith("To do: 8 stages"))
-    assert "28.5 GiB of memory" in summary
-    assert "on each device" in summary
+    assert "8.94 GiB of memory" in summary
+    assert "26.5 GiB on each device" in summary
     assert "Not reckoned in: 4 of them" in summary
     assert said.count("its files are not on this machine") == 1
 

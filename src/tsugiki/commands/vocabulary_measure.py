@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,7 +36,8 @@ def measure(
 
     Args:
         model: A model directory or a Hugging Face hub id.
-        corpus: Documents in the new language (a directory that the corpus stage made).
+        corpus: Documents in the new language: a directory that the corpus stage made, or plain files (JSON
+            lines, Parquet, a Hugging Face dataset on disk).
         other: Further documents to count the tokens of.
         sizes: Numbers of new pieces to try, with commas between; those that the text is too short for are
             left out. 0: none.
@@ -43,14 +45,24 @@ def measure(
         keep_words: Keep pieces within words as the language pack's segmenter cuts them.
         json: Print JSON.
     """
+    from tsugiki.artifacts.plain import as_documents
     from tsugiki.models.directory import resolve_model
     from tsugiki.models.tokenizer import load_tokenizer
     from tsugiki.vocabulary.sizing import fertility, savings_curve
 
     wanted = _sizes(sizes)
     tokenizer = load_tokenizer(resolve_model(model))
-    found = [one for path in (corpus, *other) for one in fertility(tokenizer, path, path.name)]
-    points = savings_curve(tokenizer, corpus, wanted, method=method, keep_words=keep_words) if wanted else []
+    with tempfile.TemporaryDirectory() as work:
+        documents = [as_documents(path.name, [path], Path(work)) for path in (corpus, *other)]
+        names = [path.name for path in (corpus, *other)]
+        found = [
+            one
+            for name, directory in zip(names, documents, strict=True)
+            for one in fertility(tokenizer, directory, name)
+        ]
+        points = []
+        if wanted:
+            points = savings_curve(tokenizer, documents[0], wanted, method=method, keep_words=keep_words)
     if json:
         print_json(
             {

@@ -1,7 +1,6 @@
 """Documents and a tokenizer in, batches out: tokenise, mix by weight, pack, and start again anywhere.
 
 encoders.py     the fastest library that gives the reference's ids
-plain.py        JSON lines, Parquet, Hugging Face datasets on disk -> documents
 tokenise.py     documents -> memory-mapped token units
 tokens.py       token units -> documents of tokens, checked against the tokenizer
 permutation.py  shuffling as a function of (key, index): nothing to store, nothing to replay

@@ -15,8 +15,8 @@ from tsugiki.artifacts.files import atomic_directory
 from tsugiki.artifacts.identity import identity_of
 from tsugiki.artifacts.manifest import is_finished, read_manifest
 from tsugiki.artifacts.outside import place_of
+from tsugiki.artifacts.plain import as_documents
 from tsugiki.dataset.mixture import Mixture
-from tsugiki.dataset.plain import as_documents
 from tsugiki.dataset.tokenise import tokenise
 from tsugiki.dataset.tokens import TokenSource, open_tokens
 from tsugiki.errors import DataError, InputError

@@ -24,7 +24,10 @@ class Config(StageConfig):
     """What the vocabulary stage reads and makes."""
 
     model: str = Field(description="The model to extend: a stage, a directory, or a Hugging Face hub id.")
-    corpus: str = Field(description="Documents in the new language; pieces are learnt on their train split.")
+    corpus: str = Field(
+        description="Documents in the new language; pieces are learnt on their train split. A corpus stage, "
+        "or plain files (JSON lines, Parquet, a Hugging Face dataset on disk)."
+    )
     add: Count = Field(
         description="New pieces wanted. More are added where the rows would not divide by `multiple_of`."
     )

@@ -22,6 +22,11 @@ def cut_of_corpus(directory: Path) -> Cut:
     """
     first = next(iterate_documents(directory, columns=["language"]), None)
     language = (first or {}).get("language") or ""
+    if not language:
+        raise InputError(
+            "keep_words: the documents do not say what language they are in",
+            hint="make them with a corpus stage (rules: none keeps all), or leave out keep_words",
+        )
     name = load_pack(language).script.word_segmenter
     if name not in SEGMENTERS:
         raise InputError(

@@ -39,6 +39,7 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     from tsugiki.vocabulary.initialising import row_knowledge
     from tsugiki.vocabulary.learning import learn_extension
 
+    inputs = _of_documents(config, inputs, out)
     base = resolve_model(inputs.path(config.model))
     base_tokenizer = load_tokenizer(base)
     learnt = learn_extension(config, inputs, out, base_tokenizer, vocabulary_size(base))
@@ -77,6 +78,15 @@ def run(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
     }
     out.progress(5, 5, "steps", "done")
     return Outcome(_counts(out, config, measured, extension), facts)
+
+
+def _of_documents(config: Config, inputs: Inputs, out: Workspace) -> Inputs:
+    """The inputs with documents in the place of plain files."""
+    from tsugiki.artifacts.plain import as_documents
+
+    names = dict.fromkeys((config.corpus, *config.measure))
+    found = {name: (as_documents(name, inputs[name], out.work, log=out.log),) for name in names}
+    return Inputs({**inputs, **found})
 
 
 def _check_size(extension: Extension, rows: int, multiple_of: int) -> None:
