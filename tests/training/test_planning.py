@@ -247,6 +247,15 @@ def test_estimate_of_a_warmup_as_long_as_the_run_warns(warmup, warned):
     assert all(problem.severity == "warning" for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("kept", "action", "warned"), [(1, "rewind", True), (2, "rewind", False), (1, "stop", False)]
+)
+def test_estimate_of_a_single_checkpoint_to_rewind_to_warns(kept, action, warned):
+    config = small(tokens=4096 * 100, keep_checkpoints=kept, spikes={"action": action})
+    found = estimate(config, {"english": documents()}).problems
+    assert [problem.where for problem in found] == ["keep_checkpoints"] * warned
+
+
 def test_estimate_of_fewer_tokens_than_a_batch_is_a_problem():
     (problem,) = estimate(small(tokens=4000), {"english": documents()}).problems
     assert problem.message == "4,000 tokens are fewer than one batch of 4,096"

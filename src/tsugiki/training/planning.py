@@ -83,7 +83,7 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     tokens, problems = _tokens(config, inputs, shape)
     name, device, device_problems = _device(config)
     problems += [*device_problems, *_data_problems(config, inputs, tokens)]
-    problems += [*_unmeasurable(config, inputs), *_tracker_problems(config)]
+    problems += [*_unmeasurable(config, inputs), *_tracker_problems(config), *_rewind_problems(config)]
     facts: dict[str, Any] = {
         "tokenizer": tokenizer_name(config, _model_facts(config, inputs)),
         "device": "cpu" if name == "cpu" else "cuda",
@@ -302,6 +302,16 @@ def _device(config: Config) -> tuple[str, Device, list[Problem]]:
         message = f'hardware "{name}" is not known'
         return "cpu", DEVICES["cpu"], [Problem(message, did_you_mean(name, tuple(DEVICES)), "hardware")]
     return name, DEVICES[name], list(_float8_device_problems(config, name))
+
+
+def _rewind_problems(config: Config) -> Iterator[Problem]:
+    if config.spikes.action == "rewind" and config.keep_checkpoints == 1:
+        yield Problem(
+            "keep_checkpoints: 1 leaves no way back where that one was made after a spike's harm",
+            "keep two at least, or say spikes: {action: stop}",
+            "keep_checkpoints",
+            "warning",
+        )
 
 
 def _float8_device_problems(config: Config, name: str) -> Iterator[Problem]:
