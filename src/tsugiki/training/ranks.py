@@ -118,6 +118,8 @@ def train_rank(work: Path, rank: int, tell: ProgressCallback | None = None) -> N
         world = open_world(config.parallel, device, timedelta(minutes=config.timeout_minutes))
         try:
             run = run_of_rank(config, inputs, out, world)
+            for handler in out.log.handlers:
+                handler.setLevel(logging.INFO)
             counters = run_steps(run, out)
         finally:
             with contextlib.suppress(Exception):
@@ -137,9 +139,13 @@ def _workspace(work: Path, rank: int, tell: ProgressCallback | None) -> Workspac
         if apart
         else logging.StreamHandler(sys.stdout)
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    root = work.parent
+    handlers, root = [handler], work.parent
+    if rank == 0:  # the stage's log, which has the beginning from the stage itself: first warnings, then all
+        handlers.append(logging.FileHandler(root / "log.txt", encoding="utf-8"))
+        handlers[-1].setLevel(logging.WARNING)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
     if rank:
         return Workspace(root, _Silent(), log)
 
