@@ -97,7 +97,7 @@ class Bench:
         """The data of every step."""
         config = self.config(precision, masking=masking)
         shape = new_shape(config.model, self.tokenizer)  # type: ignore[arg-type]  # a preset
-        return plan_of(config, Inputs({}), self.tokenizer, shape, self.sources)
+        return plan_of(config, Inputs({}), self.tokenizer, shape, self.sources, work=self.folder)
 
 
 SHAPE = {
@@ -241,7 +241,8 @@ def our_turn(bench: Bench, precision: str, *, masking: bool) -> tuple[list[float
     )
     attention_of(config, [decoder], engine, bench.device, logging.getLogger("benchmark"))
     run_steps(run, open_workspace(out))
-    return between([*engine.moments, time.perf_counter()]), float(config.batch_tokens)
+    # the last step has no successor: what follows it (a look at the weights, the checkpoint) ends the run
+    return between(engine.moments), float(config.batch_tokens)
 
 
 def rows_of(bench: Bench, precision: str) -> list[np.ndarray]:
