@@ -173,13 +173,6 @@ def layout_problems(config: Config, shape: DecoderConfig) -> Iterator[Problem]:
         )
     yield from fit_problems(config, shape, micro_batch_rows(config))
     yield from float8_problems(config, shape, micro_batch_rows(config))
-    if config.prompts and parallel.product > 1:
-        yield Problem(
-            "prompts are left out: the model lies in several processes",
-            "look at what it writes with `tsugiki train export` and a generation of your own",
-            "prompts",
-            "warning",
-        )
 
 
 def _tokens(
