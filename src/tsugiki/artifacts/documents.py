@@ -140,7 +140,7 @@ def _rows(file: Path, wanted: list[str] | None) -> Iterator[dict[str, Any]]:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a .jsonl, .jsonl.gz or .jsonl.zst file; raises InputError with the line at fault."""
-    with _open_text(path) as lines:
+    with io.TextIOWrapper(open_packed(path), encoding="utf-8") as lines:
         for number, line in enumerate(_until_damage(lines, path), start=1):
             if not line.strip():
                 continue
@@ -183,11 +183,15 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 file.writelines(lines)
 
 
-def _open_text(path: Path) -> io.TextIOBase:
-    if path.suffix == ".zst":
+def open_packed(path: Path) -> io.BufferedIOBase:
+    """The bytes of a file, unpacked where its name ends in .gz or .zst.
+
+    One that is cut short raises EOFError or OSError when its end is read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path, "rb")
+    if suffix == ".zst":
         # not zstandard.open, which ends silently where a frame is cut short
-        stream = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-        return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")

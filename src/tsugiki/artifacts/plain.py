@@ -14,9 +14,7 @@ validation is held out, what is called test is left alone.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import logging
 import re
@@ -37,6 +35,7 @@ from tsugiki.artifacts.documents import (
     TRAIN,
     document_files,
     documents_schema,
+    open_packed,
     write_tables,
 )
 from tsugiki.artifacts.files import read_json, write_json
@@ -78,14 +77,14 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, EOFError, zlib.error)
 
 @dataclass
 class Damage:
-    """Rows that were passed over: how many, and the first places in words."""
+    """What could not be read: lines or rows that were passed over, and the first places in words."""
 
-    rows: int = 0
+    lines: int = 0
     places: list[str] = field(default_factory=list)
 
     def note(self, place: str, why: str) -> None:
         """Count one, and remember it among the first."""
-        self.rows += 1
+        self.lines += 1
         if len(self.places) < _SHOWN:
             self.places.append(f"{place}: {why}")
 
@@ -174,7 +173,7 @@ def _copied(file: Path, split: str, out: Path, number: int) -> dict[str, Any]:
         write_tables(path, _tables(first[0], rows))
         documents += pq.read_metadata(path).num_rows
         parts += 1
-    counts = {"documents": documents, "passed_over": damage.rows, "places": damage.places}
+    counts = {"documents": documents, "passed_over": damage.lines, "places": damage.places}
     write_json(done, counts)
     return counts
 
@@ -226,7 +225,7 @@ def _rows(file: Path, damage: Damage) -> Iterator[tuple[int, Mapping[str, Any]]]
 
 def _json_rows(file: Path) -> Iterator[Mapping[str, Any] | str]:
     """Objects, or what is wrong with a line."""
-    with _opened(file) as lines:
+    with open_packed(file) as lines:
         while line := lines.readline(LINE_BYTES + 1):
             if len(line) > LINE_BYTES:
                 while line and not line.endswith(b"\n"):
@@ -239,16 +238,6 @@ def _json_rows(file: Path) -> Iterator[Mapping[str, Any] | str]:
                     yield f"not JSON ({error})"
                 else:
                     yield row if isinstance(row, dict) else "no JSON object"
-
-
-def _opened(file: Path) -> io.BufferedIOBase:
-    name = file.name.lower()
-    if name.endswith(".gz"):
-        return gzip.open(file, "rb")
-    if name.endswith(".zst"):
-        # not zstandard.open, which ends silently where a frame is cut short
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"))
-    return file.open("rb")
 
 
 def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:

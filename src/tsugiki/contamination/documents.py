@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tsugiki.artifacts.documents import iterate_documents
+from tsugiki.artifacts.documents import iterate_documents, open_packed
+from tsugiki.artifacts.plain import LINE_BYTES, Damage
 from tsugiki.errors import InputError
 
-LINE_BYTES = 64 << 20
-"""A longer line is damage: no document has so many."""
-
-
-@dataclass
-class Damage:
-    """What could not be read: lines by file, and the first few places in words."""
-
-    lines: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def note(self, place: str, why: str) -> None:
-        """Count one line or row, and remember the first ten."""
-        self.lines += 1
-        if len(self.places) < 10:  # noqa: PLR2004
-            self.places.append(f"{place}: {why}")
+__all__ = ["Damage", "iterate_texts"]
 
 
 def iterate_texts(sources: Sequence[Path], damage: Damage) -> Iterator[tuple[str, str]]:
@@ -62,7 +43,7 @@ def _file(path: Path, damage: Damage) -> Iterator[tuple[str, str]]:
     elif suffixes & {".jsonl", ".json"}:
         yield from _lines(path, damage)
     else:
-        with _opened(path) as file:
+        with open_packed(path) as file:
             yield path.name, file.read().decode("utf-8", "replace")
 
 
@@ -84,7 +65,7 @@ def _parquet(path: Path, damage: Damage) -> Iterator[tuple[str, str]]:
 def _lines(path: Path, damage: Damage) -> Iterator[tuple[str, str]]:
     number = 0
     try:
-        with _opened(path) as file:
+        with open_packed(path) as file:
             while line := file.readline(LINE_BYTES):
                 number += 1
                 place = f"{path.name}:{number}"
@@ -103,17 +84,3 @@ def _lines(path: Path, damage: Damage) -> Iterator[tuple[str, str]]:
                     damage.note(place, f"`text` is {type(text).__name__}")
     except (OSError, EOFError, zlib.error) as error:
         damage.note(f"{path.name}:{number + 1}", str(error))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    if path.suffix == ".gz":
-        with gzip.open(path) as file:
-            yield cast("IO[bytes]", file)
-    elif path.suffix == ".zst":
-        # not zstandard's reader, which ends silently where a frame is cut short
-        with io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")) as stream:
-            yield stream
-    else:
-        with path.open("rb") as file:
-            yield file

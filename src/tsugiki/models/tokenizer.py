@@ -114,8 +114,7 @@ class TextTokenizer:
 
     def stretches(self, text: str) -> list[str]:
         """A text, normalised, in the parts that the model encodes one by one."""
-        normaliser, cutter = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
-        normal = text if normaliser is None else normaliser.normalize_str(text)
+        cutter, normal = self.tokenizer.pre_tokenizer, self.after_normaliser(text)
         return [normal] if cutter is None else [part for part, _ in cutter.pre_tokenize_str(normal)]
 
     def normalised(self, text: str) -> str:

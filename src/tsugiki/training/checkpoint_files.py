@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tsugiki.artifacts.files import PARTIAL, fsync_directory, fsync_file, read_json, sha256_of
+from tsugiki.artifacts.processes import usable_cores
 from tsugiki.errors import DriftError, InputError, storage_errors
 
 STATE = "state.json"
@@ -223,7 +223,7 @@ def _verified(directory: Path, rank: int, ranks: int) -> tuple[Checkpoint, str]:
     if missing:
         raise InputError(f"{directory / missing[0]} is missing", hint="delete the checkpoint")
     share = sorted(state["files"].items())[rank :: ranks or None] if ranks else []
-    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:  # hashing lets go of the GIL
+    with ThreadPoolExecutor(min(_READERS, usable_cores())) as pool:  # hashing lets go of the GIL
         list(pool.map(lambda one: _check_file(directory / one[0], one[1]), share))
     found = Checkpoint(
         state["step"],

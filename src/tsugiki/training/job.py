@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from tsugiki.training.optimizer import adamw
 from tsugiki.training.outside import check_processes, train_as_first
 from tsugiki.training.packed_attention import attention_of
 from tsugiki.training.planning import micro_batch_rows
-from tsugiki.training.precision.products import emulates, use_float8
+from tsugiki.training.precision.products import manner, use_float8
 from tsugiki.training.precision.recipes import is_float8
 from tsugiki.training.preparation import (
     Plan,
@@ -81,8 +81,7 @@ def train(config: Config, inputs: Inputs, out: Workspace) -> Outcome:
             *(plan.mixture.steps, config.batch_tokens, device, config.parallel.text, threads),
         )
         if is_float8(config.precision):
-            how = "emulated" if emulates(config.float8_products, device) else "exact"
-            out.log.info("%s, products %s", config.precision, how)
+            out.log.info("%s, products %s", config.precision, manner(config.float8_products, device))
         if config.parallel.product > 1:
             counters, trained = _train_together(plan, inputs, out)
             if counters.attention:  # the processes' own words are in files of theirs
@@ -130,13 +129,10 @@ def _run_alone(plan: Plan, decoder: Decoder, device: torch.device, inputs: Input
     engine = Alone(decoder, optimizer, compute, micro_batch_rows(config), float8)
     found = [] if compute.routers is None else [compute.routers]
     routed = _routed(plan, inputs, decoder.config, found)
-    attention = attention_of(config, [decoder], engine, device, out.log)
-    if config.compile:
-        compile_layers([decoder], device)
     return replace(
         _run(plan, engine, decoder.config, device, inputs),
         routed=routed,
-        attention=attention,
+        attention=_set_up_layers(config, [decoder], engine, device, out),
         start_over=partial(_fill_first, config, inputs, [decoder]),
     )
 
@@ -227,15 +223,22 @@ def run_of_rank(config: Config, inputs: Inputs, out: Workspace, world: World) ->
     start()
     engine.optimizer = optimizer_of(config, engine.parameters.items())
     routed = _routed(plan, inputs, shape, engine.routers, torch.distributed.all_reduce)
-    attention = attention_of(config, engine.decoders, engine, world.device, out.log)
-    if config.compile:
-        compile_layers(engine.decoders, world.device)
     return replace(
         _run(plan, engine, shape, world.device, inputs),
         routed=routed,
-        attention=attention,
+        attention=_set_up_layers(config, engine.decoders, engine, world.device, out),
         start_over=start,
     )
+
+
+def _set_up_layers(
+    config: Config, decoders: Sequence[Decoder], engine: Engine, device: torch.device, out: Workspace
+) -> str:
+    """Choose how layers attend, and compile them where that is asked for; gives what was chosen, in words."""
+    attention = attention_of(config, decoders, engine, device, out.log)
+    if config.compile:
+        compile_layers(decoders, device)
+    return attention
 
 
 def _fill_first(config: Config, inputs: Inputs, decoders: Iterable[Decoder]) -> None:

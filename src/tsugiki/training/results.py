@@ -35,7 +35,7 @@ from tsugiki.training.export import (
 )
 from tsugiki.training.loop import Counters
 from tsugiki.training.planning import tokenizer_name
-from tsugiki.training.precision.products import emulates
+from tsugiki.training.precision.products import manner
 from tsugiki.training.precision.recipes import is_float8, selection
 from tsugiki.training.preparation import Plan, directory_of, facts_of_model
 from tsugiki.training.spikes import DataSteps
@@ -184,7 +184,7 @@ def _float8_facts(
     """How many matrices were in float8, how they were multiplied, and how badly the worst one was kept."""
     chosen = selection(config, shape)
     return {
-        "products": "emulated" if emulates(config.float8_products, device) else "exact",
+        "products": manner(config.float8_products, device),
         "matrices": len(chosen.float8),
         "high": len(chosen.high),
         "small": len(chosen.small),

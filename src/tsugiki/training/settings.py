@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tsugiki.artifacts.contract import Count
+from tsugiki.planner.layout import divisors
 
 
 class FromPreset(BaseModel):
@@ -114,7 +115,7 @@ class Parallel(BaseModel):
     @model_validator(mode="after")
     def _degrees_fit_together(self) -> Self:
         if self.data % self.shards:
-            fitting = [degree for degree in range(1, self.data + 1) if self.data % degree == 0]
+            fitting = divisors(self.data, self.data)
             raise ValueError(
                 f"shard is {self.shard}, which does not divide data ({self.data}); degrees that do: "
                 f"{', '.join(map(str, fitting))}"

@@ -28,8 +28,7 @@ from tsugiki.vocabulary.learner import Limits
 from tsugiki.vocabulary.unigram_candidates import Ranking
 from tsugiki.vocabulary.unigram_lattice import Lattices, best_splits, build_trie
 from tsugiki.vocabulary.unigram_scores import BaseScores, Estimate, estimate, written_scores
-
-SENTENCE_PIECE_FILE = "tokenizer.model"
+from tsugiki.vocabulary.writing import SENTENCE_PIECE_FILE
 
 _SLACK = 20
 """One in so many pieces more than wanted get scores: replacements for those that never win."""

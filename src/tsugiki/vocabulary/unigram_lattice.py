@@ -157,9 +157,24 @@ def _slot(node: int, code: int, trie: Trie) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def _child(node: int, code: int, trie: Trie) -> int:
+def _step(node: int, code: int, trie: Trie, log_weight_P: NDArray[np.float64]) -> tuple[int, int]:
+    """The node that a character leads to, and the piece that ends there and has a weight; each may be -1."""
     slot = _slot(node, code, trie)
-    return _NONE if trie.key_H[slot] == _NONE else trie.child_H[slot]
+    if trie.key_H[slot] == _NONE:
+        return _NONE, _NONE
+    child = trie.child_H[slot]
+    piece = trie.piece_N[child]
+    if piece == _NONE or log_weight_P[piece] == -np.inf:
+        return child, _NONE
+    return child, piece
+
+
+@nb.njit(cache=True, nogil=True)
+def _added(largest: float, total: float, term: float) -> tuple[float, float]:
+    """A sum of exponentials, kept as its largest exponent and the sum over that one, with one term more."""
+    if term > largest:
+        return term, total * np.exp(largest - term) + 1.0
+    return largest, total + np.exp(term - largest)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -192,26 +207,15 @@ def _forward(
         node, is_known = _ROOT, False
         largest, total = -np.inf, 0.0
         for start in range(end - 1, -1, -1):
-            node = _child(node, text[start], trie)
+            node, piece = _step(node, text[start], trie, log_weight_P)
             if node == _NONE:
                 break
-            piece = trie.piece_N[node]
-            if piece == _NONE or log_weight_P[piece] == -np.inf:
+            if piece == _NONE:
                 continue
             is_known = is_known or start == end - 1
-            term = alpha[start] + log_weight_P[piece]
-            if term > largest:
-                total = total * np.exp(largest - term) + 1.0
-                largest = term
-            else:
-                total += np.exp(term - largest)
+            largest, total = _added(largest, total, alpha[start] + log_weight_P[piece])
         if not is_known:
-            term = alpha[end - 1] + unknown
-            if term > largest:
-                total = total * np.exp(largest - term) + 1.0
-                largest = term
-            else:
-                total += np.exp(term - largest)
+            largest, total = _added(largest, total, alpha[end - 1] + unknown)
         alpha[end] = largest + np.log(total)
 
 
@@ -244,11 +248,10 @@ def _expect(  # noqa: PLR0917 - numba compiles no keyword-only arguments
         for end in range(len(text), 0, -1):
             node, is_known = _ROOT, False
             for start in range(end - 1, -1, -1):
-                node = _child(node, text[start], trie)
+                node, piece = _step(node, text[start], trie, log_weight_P)
                 if node == _NONE:
                     break
-                piece = trie.piece_N[node]
-                if piece == _NONE or log_weight_P[piece] == -np.inf:
+                if piece == _NONE:
                     continue
                 is_known = is_known or start == end - 1
                 share = visits[end] * np.exp(alpha[start] + log_weight_P[piece] - alpha[end])
@@ -279,11 +282,10 @@ def _best_splits(
         for end in range(1, len(text) + 1):
             node, is_known = _ROOT, False
             for start in range(end - 1, -1, -1):
-                node = _child(node, text[start], trie)
+                node, piece = _step(node, text[start], trie, log_weight_P)
                 if node == _NONE:
                     break
-                piece = trie.piece_N[node]
-                if piece == _NONE or log_weight_P[piece] == -np.inf or end - start == len(text):
+                if piece == _NONE or end - start == len(text):
                     continue
                 is_known = is_known or start == end - 1
                 best[end] = max(best[end], best[start] + log_weight_P[piece])

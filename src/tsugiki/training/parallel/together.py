@@ -107,8 +107,7 @@ class Together(InPrecision):
         add_tied_gradients(self.trainees)
         if self.rows_from is not None:
             keep_rows_from(self.rows_from, self.parameters)
-        counted_once = [p for name, p in self.parameters.items() if name != TIED_COPY]
-        squares = own_squares(counted_once, self.ranks // self.world.parallel.pipeline)
+        squares = own_squares(self._counted_once.values(), self._stage_size)
         z_loss = self._sum_of([value for trainee in self.trainees for value in trainee.z_losses])
         sums = torch.cat([own_sums, squares.double().view(1), z_loss, *self._router_sums()])
         dist.all_reduce(sums)
@@ -123,28 +122,37 @@ class Together(InPrecision):
         found = None if self.float8 is None else self.float8.report(self.world.device, _of_all)
         return result.with_float8(found)
 
+    @property
+    def _counted_once(self) -> Mapping[str, nn.Parameter]:
+        """The parameters here, without the last stage's copy of a tied embedding."""
+        return {name: one for name, one in self.parameters.items() if name != TIED_COPY}
+
+    @property
+    def _stage_size(self) -> int:
+        """Processes of one pipeline stage."""
+        return self.ranks // self.world.parallel.pipeline
+
+    @property
+    def _rows_a_pass(self) -> int:
+        """Rows of all processes that are measured at once: a micro-batch a stage at least."""
+        return self.rows_at_once * self.world.parallel.data * self.world.parallel.pipeline
+
     def squares(self) -> tuple[Tensor, int]:
         """See `Engine.squares`."""
-        counted_once = {name: p for name, p in self.parameters.items() if name != TIED_COPY}
-        squares = squares_by_group(
-            counted_once, self.shape.layers, self.ranks // self.world.parallel.pipeline
-        )
+        squares = squares_by_group(self._counted_once, self.shape.layers, self._stage_size)
         dist.all_reduce(squares)
         return squares, self.shape.layers
 
     def moments(self) -> Tensor:
         """See `Engine.moments`."""
-        counted_once = {name: p for name, p in self.parameters.items() if name != TIED_COPY}
-        stage_size = self.ranks // self.world.parallel.pipeline
-        histograms = moments_by_group(counted_once, self.optimizer, self.shape.layers, stage_size)
+        histograms = moments_by_group(self._counted_once, self.optimizer, self.shape.layers, self._stage_size)
         dist.all_reduce(histograms)
         return histograms
 
     @torch.no_grad()
     def measure(self, held_out: ValidationSet) -> float:
         """See `Engine.measure`."""
-        parallel = self.world.parallel
-        group = self.rows_at_once * parallel.data * parallel.pipeline  # a micro-batch a stage at least
+        group = self._rows_a_pass
         parts = (
             self._own_rows(_filled_up(held_out.rows.rows(start, start + group), group))
             for start in range(0, len(held_out.rows), group)
@@ -167,9 +175,8 @@ class Together(InPrecision):
 
         Rows of other processes, and those that are added to fill a batch up, have no offer here.
         """
-        parallel = self.world.parallel
-        group = self.rows_at_once * parallel.data * parallel.pipeline
-        share = group // parallel.data
+        group = self._rows_a_pass
+        share = group // self.world.parallel.data
         for start in range(0, len(rows), group):
             for trainee in self.trainees:
                 trainee.pieces = pieces

@@ -133,6 +133,11 @@ def use_float8(
     return Float8(config.precision, names, held)
 
 
+def manner(products: str, device: torch.device) -> str:
+    """How float8 numbers are multiplied, for log and manifest; raises as `emulates` does."""
+    return "emulated" if emulates(products, device) else "exact"
+
+
 def emulates(products: str, device: torch.device) -> bool:
     """Whether products are emulated: unless told, on a CPU (its own float8 products are 1000 times slower).
 
