@@ -17,7 +17,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,14 +183,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 file.writelines(lines)
 
 
-def open_packed(path: Path) -> io.BufferedIOBase:
+def open_packed(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where its name ends in .gz or .zst.
 
     One that is cut short raises EOFError or OSError when its end is read.
     """
     suffix = path.suffix.lower()
     if suffix == ".gz":
-        return gzip.open(path, "rb")
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     if suffix == ".zst":
         # not zstandard.open, which ends silently where a frame is cut short
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
