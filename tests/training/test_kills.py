@@ -246,9 +246,7 @@ def test_training_that_goes_on_in_other_layouts_has_the_losses_of_one_process(
     assert outcome[1]["sources"] == expected[1]["sources"]
     rows = [row for row in read_metrics(moved / "metrics.jsonl") if "step" in row]
     assert len(rows) == 24  # each layout went on at the very step where the one before had stopped
-    told = (moved / "log.txt").read_text() + "".join(
-        path.read_text() for path in (moved / "work").glob("rank-00000.txt")
-    )
+    told = (moved / "log.txt").read_text()  # with several processes too: it holds what process 0 says
     assert told.count("going on after step") == len(layouts) - 1
     weights, wanted = (load_file(path / "model.safetensors") for path in (moved, undisturbed))
     assert all(torch.allclose(weights[name], wanted[name], atol=2e-3) for name in wanted)
