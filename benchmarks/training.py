@@ -24,13 +24,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import multiprocessing
 import shutil
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +135,14 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as name, deterministic(options.threads, device) as threads:
-        torch.use_deterministic_algorithms(mode=False)  # the peers do without
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
         bench = prepare(options, Path(name), device)
         shape = new_shape(bench.config("float32", masking=True).model, bench.tokenizer)  # type: ignore[arg-type]
         print(
             f"{shape.parameters / 1e6:.2f} M parameters, {options.rows} x {options.sequence} tokens a step, "
-            f"{device}, {threads} threads, torch {torch.__version__}; medians of {options.rounds} rounds of "
-            f"{options.steps} steps"
+            f"{device}, {options.threads} threads, torch {torch.__version__}; "
+            f"medians of {options.rounds} rounds of {options.steps} steps"
         )
         for kind in options.kinds:
             for precision in options.precisions:
@@ -168,23 +171,37 @@ def texts(corpus: Path) -> Iterator[str]:
 def compare(bench: Bench, kind: str, precision: str) -> str:
     """Let the sides take turns; their useful tokens a second, and how many times that we make."""
     masking = kind == "documents"
-    turns: dict[str, Turn] = {"tsugiki": lambda: our_turn(bench, precision, masking=masking)}
     blocks = rows_of(bench, precision)
-    turns["bare loop"] = lambda: bare_turn(bench, precision, blocks)
+    turns: dict[str, Turn] = {
+        "tsugiki": partial(our_turn, bench, precision, masking=masking),
+        "bare loop": partial(bare_turn, bench, precision, blocks),
+    }
     if importlib.util.find_spec("accelerate") is not None:
         grouped = [row for rows in blocks for row in rows]
-        turns["Trainer grouped"] = lambda: trainer_turn(bench, precision, grouped)
+        turns["Trainer grouped"] = partial(trainer_turn, bench, precision, grouped)
         if masking:
-            documents = whole_documents(bench)
-            turns["Trainer padded"] = lambda: trainer_turn(bench, precision, documents)
+            turns["Trainer padded"] = partial(trainer_turn, bench, precision, whole_documents(bench))
     found: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(bench.options.rounds):
         for name, turn in turns.items():
-            seconds, tokens = turn()
+            seconds, tokens = in_new_process(turn, bench.options.threads)
             found[name] += [tokens / second for second in seconds]
     speeds = {name: statistics.median(values) for name, values in found.items()}
     ours = speeds["tsugiki"]
     return ", ".join(f"{name} {speed:,.0f} ({ours / speed:.2f} x)" for name, speed in speeds.items())
+
+
+def in_new_process(turn: Turn, threads: int) -> tuple[list[float], float]:
+    """Take a turn in a process of its own."""
+    new = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=new, initializer=set_up, initargs=(threads,)) as pool:
+        return pool.submit(turn).result()
+
+
+def set_up(threads: int) -> None:
+    """What holds for all sides."""
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", category=UserWarning)
 
 
 def between(moments: Sequence[float]) -> list[float]:
@@ -239,8 +256,9 @@ def our_turn(bench: Bench, precision: str, *, masking: bool) -> tuple[list[float
             hardware=None,
         ),
     )
-    attention_of(config, [decoder], engine, bench.device, logging.getLogger("benchmark"))
-    run_steps(run, open_workspace(out))
+    with deterministic(bench.options.threads, bench.device):  # the peers do without, also in memory
+        attention_of(config, [decoder], engine, bench.device, logging.getLogger("benchmark"))
+        run_steps(run, open_workspace(out))
     # the last step has no successor: what follows it (a look at the weights, the checkpoint) ends the run
     return between(engine.moments), float(config.batch_tokens)
 

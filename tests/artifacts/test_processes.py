@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tsugiki.artifacts.processes import peak_memory_bytes, usable_cores
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+ALLOCATIONS = """
+import json, resource, torch
+from tsugiki.artifacts.processes import memory_kept
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(25_000_000)  # 100 MB: 24,414 pages of 4 KB, 48 of 2 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return 4096 * int(open("/proc/self/statm").read().split()[1])
+
+found = {}
+if not FIRST:
+    found["before"] = [faults() for _ in range(3)]
+with memory_kept():
+    found["kept"] = [faults() for _ in range(3)]
+    found["kept bytes"] = resident()
+found["after"] = [faults() for _ in range(3)]
+found["bytes"] = resident()
+print(json.dumps(found))
+"""
+only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc is set")
 PEAK = "from tsugiki.artifacts.processes import peak_memory_bytes; print(peak_memory_bytes())"
 
 
@@ -38,3 +66,37 @@ def test_peak_memory_of_a_new_program_is_its_own() -> None:
     block = bytearray(b"x") * (256 * 2**20)
     found = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert int(found.stdout) < len(block)
+
+
+def allocations(*, first: bool = False, **environment: str) -> dict[str, Any]:
+    """Page faults of allocations before, within and after, and the bytes held; first: nothing before."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "THP_"))}
+    code = ALLOCATIONS.replace("FIRST", str(first))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@only_glibc
+def test_memory_is_kept_for_the_next_allocation_and_given_back_afterwards() -> None:
+    found = allocations()
+    assert min(found["before"]) > 20_000
+    assert max(found["kept"][1:]) < 1_000
+    assert min(found["after"]) > 20_000
+    assert found["kept bytes"] - found["bytes"] > 80e6
+
+
+@only_glibc
+def test_memory_is_taken_in_huge_pages_where_the_system_has_them() -> None:
+    if not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text():
+        pytest.skip("this system has no huge pages")
+    assert allocations(first=True)["kept"][0] < 5_000
+    assert allocations(first=True, THP_MEM_ALLOC_ENABLE="0")["kept"][0] > 20_000
+
+
+@only_glibc
+def test_the_environments_settings_of_malloc_win() -> None:
+    found = allocations(MALLOC_TOP_PAD_="131072")
+    assert min(found["kept"]) > 20_000

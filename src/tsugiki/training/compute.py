@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,8 +90,9 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
     """Fix the number of threads and take deterministic kernels; gives the number of threads.
 
-    On a CPU the same threads give the same bits. On CUDA, kernels without a deterministic form only warn
-    (attention's backward pass with a mask is one): runs there agree to rounding, not to the bit.
+    On a CPU the same threads give the same bits, and memory is kept from step to step (`memory_kept`). On
+    CUDA, kernels without a deterministic form only warn (attention's backward pass with a mask is one): runs
+    there agree to rounding, not to the bit.
     """
     memory: Any = torch.utils.deterministic  # its one attribute is set through the module's class
     before = (torch.get_num_threads(), torch.get_deterministic_debug_mode())
@@ -104,7 +105,8 @@ def deterministic(threads: int | None, device: torch.device) -> Iterator[int]:
     # Filling new memory with NaN would find reads of unset memory, at the price of a pass over every tensor.
     memory.fill_uninitialized_memory = False
     try:
-        yield torch.get_num_threads()
+        with processes.memory_kept() if device.type == "cpu" else nullcontext():
+            yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
