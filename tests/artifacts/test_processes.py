@@ -16,12 +16,12 @@ from tsugiki.artifacts.processes import peak_memory_bytes, usable_cores
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ALLOCATIONS = """
-import json, resource, torch
+import json, resource, time, torch
 from tsugiki.artifacts.processes import memory_kept
 
-def faults():
+def faults(numbers=25_000_000):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(25_000_000)  # 100 MB: 24,414 pages of 4 KB, 48 of 2 MB
+    torch.ones(numbers)  # 100 MB: 24,414 pages of 4 KB, 48 of 2 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
@@ -31,8 +31,15 @@ found = {}
 if not FIRST:
     found["before"] = [faults() for _ in range(3)]
 with memory_kept():
-    found["kept"] = [faults() for _ in range(3)]
-    found["kept bytes"] = resident()
+    found["kept"] = [faults(25_000_000 - 100_000 * number) for number in range(4)]
+    # blocks of one size, and what fits between them: the heap grows without end
+    between, most = [], 0
+    for _ in range(GROWTH):
+        torch.ones(25_000_000)
+        between.append(torch.ones(100))
+        most = max(most, resident())
+        time.sleep(0.02)
+    found["most"] = most
 found["after"] = [faults() for _ in range(3)]
 found["bytes"] = resident()
 print(json.dumps(found))
@@ -68,10 +75,13 @@ def test_peak_memory_of_a_new_program_is_its_own() -> None:
     assert int(found.stdout) < len(block)
 
 
-def allocations(*, first: bool = False, **environment: str) -> dict[str, Any]:
-    """Page faults of allocations before, within and after, and the bytes held; first: nothing before."""
+def allocations(*, first: bool = False, growth: int = 1, **environment: str) -> dict[str, Any]:
+    """Page faults of allocations before, within and after, and the bytes held.
+
+    first: nothing before. growth: blocks of one size that don't fit where the last one was.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "THP_"))}
-    code = ALLOCATIONS.replace("FIRST", str(first))
+    code = ALLOCATIONS.replace("FIRST", str(first)).replace("GROWTH", str(growth))
     done = subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
     )
@@ -85,7 +95,13 @@ def test_memory_is_kept_for_the_next_allocation_and_given_back_afterwards() -> N
     assert min(found["before"]) > 20_000
     assert max(found["kept"][1:]) < 1_000
     assert min(found["after"]) > 20_000
-    assert found["kept bytes"] - found["bytes"] > 80e6
+    assert found["most"] - found["bytes"] > 80e6
+
+
+@only_glibc
+def test_memory_that_fits_nothing_new_is_given_back() -> None:
+    found = allocations(growth=100)  # 10 GB, one after another
+    assert found["most"] - found["bytes"] < 3e9
 
 
 @only_glibc
