@@ -150,6 +150,23 @@ def test_activations_of_a_dense_layer_are_equation_12() -> None:
     assert stage.activations == 8192 / 2 * 4096 * (12 + 4 * 8 / 32 + 8 * 14336 / 4096) / 2 * 32
 
 
+@pytest.mark.parametrize("context", [2, 4])
+def test_gathered_keys_are_kept_and_a_mask_where_no_kernel_takes_them(context) -> None:
+    ours, layout = KERNELS["tsugiki"], Layout(context=context, sharding="weights")
+    tokens = 8192 / context * LLAMA_8B.layers
+    keys = 2 * LLAMA_8B.kv_heads * LLAMA_8B.head_dim * 2  # bytes of a token's keys and values
+
+    def kept(kernels, precision="bfloat16"):
+        return busiest(workload(precision=precision), layout, kernels).activations / tokens
+
+    masked, apart = replace(ours, masks_gathered=True), replace(ours, gathers_keys=False)
+    # two pieces of a row of 2c see, with the process that has the first, 2c + 1 pieces; two are its own
+    assert kept(ours) - kept(apart) == pytest.approx(keys * (2 * context - 1) / 2)
+    # a mask of bfloat16 numbers, one for each token of the row, and its keys once
+    assert kept(masked) - kept(apart) == pytest.approx(8192 * 2 + keys * (context - 1))
+    assert kept(ours, "float32") == kept(masked, "float32")
+
+
 @pytest.mark.parametrize(
     ("layout", "stage", "micro_batches"),
     [

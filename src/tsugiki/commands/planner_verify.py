@@ -185,7 +185,9 @@ def _planned(case: Case, layers: int) -> list[tuple[float, float]]:
     from tsugiki.planner.kernels import KERNELS
     from tsugiki.planner.memory import loss_bytes, memory
 
-    workload, layout, kernels = _workload(case, layers), _layout(case), KERNELS["tsugiki"]
+    # what is built here is built for a CPU, where no kernel takes gathered keys
+    kernels = replace(KERNELS["tsugiki"], masks_gathered=True)
+    workload, layout = _workload(case, layers), _layout(case)
     found = []
     for one in memory(workload, layout, kernels):
         activations = one.activations / in_flight(workload, layout, one.stage)

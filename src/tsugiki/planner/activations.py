@@ -60,7 +60,9 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
     column = size / tensor
     saved = kernels.swiglu_saved / 2 - 1 + operand
     routed = _routed(workload, layout, kernels)
-    mask = workload.sequence_length if kernels.gathers_keys and layout.context > 1 else 0
+    gathers = kernels.gathers_keys and layout.context > 1
+    masks = gathers and (kernels.masks_gathered or workload.precision == "float32")  # no kernel takes float32
+    mask = workload.sequence_length if masks else 0
     width = model.intermediate_size
     experts, shared = 0.0, 0.0
     if model.moe is not None:
@@ -80,7 +82,8 @@ def _kept(workload: Workload, layout: Layout, kernels: Kernels, recompute: str) 
         return base + width * column, base + experts * column + routed
     own_norms = norm * (queries + keys) if model.features.qk_norms else 0.0
     attention = norm * hidden + gathered + queries + 2 * keys + operand * queries + own_norms + statistics
-    attention += mask * size + (2 * keys * (layout.context - 1) if mask else 0.0)
+    if gathers:  # of a row's keys all that the mask is for; the kernel gets them apart for each of two pieces
+        attention += mask * size + 2 * keys * (layout.context - (1.0 if masks else 0.5))
     base = attention + norm * hidden + gathered
     return base + saved * width * column, base + saved * experts * column + routed + shared
 

@@ -22,6 +22,8 @@ class Kernels:
     selective: what selective recomputation keeps: "attention" (all but the core of attention, which flash
     attention never keeps: no effect), "products" (of matrix products and attention the results, and the
     layer's input), "every-other-product" (of every second matrix product only).
+    gathers_keys: attention over a part of a sequence gets all keys, and keeps them. masks_gathered: under
+    a mask, which is kept too (always so in float32, which no kernel takes, and on a CPU).
     routed_copies: copies of tokens that go to experts and come back are kept. routing_imbalance: tokens of
     the busiest expert process by those of the mean one.
     master_weights: the weights themselves are float32 and cast for use (FSDP2), not a float32 copy beside
@@ -41,6 +43,7 @@ class Kernels:
     keeps_gathered: bool = False
     keeps_statistics: bool = False
     gathers_keys: bool = False
+    masks_gathered: bool = False
     keeps_float8: bool = False
     logit_bytes: float = 6.0
     logit_chunk: int | None = None
@@ -125,6 +128,7 @@ SWITCHES: Mapping[str, Callable[[str], Any]] = {
     "keeps_gathered": _one_of(True, False),
     "keeps_statistics": _one_of(True, False),
     "gathers_keys": _one_of(True, False),
+    "masks_gathered": _one_of(True, False),
     "keeps_float8": _one_of(True, False),
     "logit_bytes": _amount,
     "logit_chunk": _chunk,
