@@ -192,6 +192,18 @@ def test_estimate_of_the_demo_on_a_cpu_is_small():
     assert forecast.facts["tokenizer"] == "byte-level BPE of 4096 entries from english"
 
 
+def test_disk_holds_copies_of_plain_files_and_their_tokens():
+    files = Forecast(ArtifactType.DOCUMENTS, {"files": 3, "bytes": 1e12})
+    held_out = Forecast(ArtifactType.DOCUMENTS, {"files": 1, "bytes": 1e9})
+    known = estimate(swallow_70b(), swallow_inputs()).disk_bytes
+    plain = estimate(swallow_70b(), {**swallow_inputs(), "japanese": files}).disk_bytes
+    # files are compressed to a third, as their copy is: text three times as long, beside it the copy
+    assert plain - known == pytest.approx(1e12 + 2e12 / 3 * 2)  # 3 bytes a token, of 2 bytes
+    measured = swallow_70b(validation=["more"])
+    inputs = {**swallow_inputs(), "more": held_out}
+    assert estimate(measured, inputs).disk_bytes - known == pytest.approx(1e9)
+
+
 @pytest.mark.parametrize(
     ("text_bytes", "severities"), [(1_200_000, []), (1_000_000, ["warning"]), (300_000, ["error"])]
 )

@@ -7,7 +7,7 @@ for that of one, `DecoderConfig.training_flops_per_token` for operations and `de
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +288,12 @@ def _text_size(inputs: Forecasts, name: str) -> tuple[float, float] | None:
     return None
 
 
+def _outside_bytes(inputs: Forecasts, names: Collection[str]) -> float:
+    """The size of those sources that are plain files."""
+    known = (inputs[name].counts for name in names if name in inputs)
+    return sum(counts["bytes"] for counts in known if "files" in counts and "documents" not in counts)
+
+
 def _device(config: Config) -> tuple[str, Device, list[Problem]]:
     accelerated = config.device == "cuda" or config.parallel.product > 1
     name = config.hardware or (DEFAULT_ACCELERATOR if accelerated else "cpu")
@@ -352,11 +358,16 @@ def _flops_per_second(config: Config, shape: DecoderConfig, name: str, device: D
 
 
 def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> float:
-    """The peak: the kept checkpoints and one being written, the token units, and the model itself."""
+    """The peak: the kept checkpoints and one being written, the token units, and the model itself.
+
+    Plain files are copied into documents' files, and are taken to be compressed to a third, as those are.
+    """
     # As dataset.tokenise.token_dtype has it.
     item_bytes = 2 if shape.vocabulary_size <= 2**16 else 4
     sizes = (_text_size(inputs, name) for name in config.source_names)
     text_bytes = sum(size[1] for size in sizes if size is not None)
+    copied_bytes = _outside_bytes(inputs, {*config.source_names, *config.validation})
+    text_bytes += 3 * _outside_bytes(inputs, config.source_names)
     checkpoints = config.keep_checkpoints + 1
     if config.keep_every_steps is not None and config.asked_tokens is not None:
         checkpoints += steps_for(config.asked_tokens, config.batch_tokens) // config.keep_every_steps
@@ -364,4 +375,5 @@ def _disk_bytes(config: Config, inputs: Forecasts, shape: DecoderConfig) -> floa
         checkpoints * checkpoint_bytes(shape)
         + 4.0 * shape.parameters
         + text_bytes / BYTES_PER_TOKEN * item_bytes
+        + copied_bytes
     )
