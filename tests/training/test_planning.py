@@ -192,6 +192,21 @@ def test_estimate_of_the_demo_on_a_cpu_is_small():
     assert forecast.facts["tokenizer"] == "byte-level BPE of 4096 entries from english"
 
 
+@pytest.mark.parametrize(
+    ("rows", "length", "measured"),
+    [(2, 512, 1.052e9), (8, 512, 1.892e9), (8, 2048, 4.698e9), (4, 4096, 4.819e9)],
+)
+def test_memory_on_a_cpu_is_that_of_runs(rows, length, measured):
+    """docs/log.md, 2026-11-26: `peak_memory_bytes` of `tsugiki run`."""
+    model = {"preset": "llama-nano", "hidden_size": 256, "intermediate_size": 688, "layers": 6}
+    model |= {"heads": 8, "kv_heads": 8, "head_dim": 32, "tied_embeddings": True, "max_positions": length}
+    batch = {"sequence_length": length, "batch_tokens": rows * length, "micro_batch_tokens": rows * length}
+    tokenizer = {"train": "english", "size": 8192}
+    config = small(model=model, tokenizer=tokenizer, precision="float32", **batch)
+    forecast = estimate(config, {"english": documents(3_000_000, 500)})
+    assert forecast.memory_bytes == pytest.approx(measured, rel=0.15)
+
+
 def test_disk_holds_copies_of_plain_files_and_their_tokens():
     files = Forecast(ArtifactType.DOCUMENTS, {"files": 3, "bytes": 1e12})
     held_out = Forecast(ArtifactType.DOCUMENTS, {"files": 1, "bytes": 1e9})
