@@ -1,6 +1,7 @@
 """A whole training run of ours against transformers: same model, rows, optimizer, precision, threads.
 
     python benchmarks/training.py [--threads 1] [--steps 10] [--rounds 5] [--precisions float32 bfloat16]
+    python benchmarks/training.py --model llm-jp-3-1.8b --sequence 4096 --precisions bfloat16   # on a GPU
 
 The text is the Japanese part of the sample crawl, through our corpus stage. Ours is the real loop of
 `tsugiki train` with everything on: packed windows from token units, document masking, z-loss, spike detector,
@@ -81,7 +82,7 @@ class Bench:
         options = self.options
         return Config.model_validate(
             {
-                "model": {"preset": "llama-nano", **SHAPE, "max_positions": options.sequence},
+                "model": {**options.shape, "max_positions": options.sequence},
                 "tokenizer": {"train": CORPUS, "size": options.vocabulary},
                 "data": {CORPUS: 1.0},
                 "tokens": self.steps * options.rows * options.sequence,
@@ -130,9 +131,14 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--sequence", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument(
+        "--model",
+        help="a preset of the Llama family, for a GPU: llm-jp-3-1.8b (default: 6.8 M parameters at V = 8192)",
+    )
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--kinds", nargs="+", default=["fixed blocks", "documents"])
     options = parser.parse_args()
+    options.shape = {"preset": options.model} if options.model else {"preset": "llama-nano", **SHAPE}
     warnings.filterwarnings("ignore", category=UserWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
