@@ -80,9 +80,10 @@ class Bench:
     def config(self, precision: str, *, masking: bool) -> Config:
         """Our train stage's configuration."""
         options = self.options
+        shape = {"preset": options.model} if options.model else SHAPE
         return Config.model_validate(
             {
-                "model": {**options.shape, "max_positions": options.sequence},
+                "model": {**shape, "max_positions": options.sequence},
                 "tokenizer": {"train": CORPUS, "size": options.vocabulary},
                 "data": {CORPUS: 1.0},
                 "tokens": self.steps * options.rows * options.sequence,
@@ -105,6 +106,7 @@ class Bench:
 
 
 SHAPE = {
+    "preset": "llama-nano",
     "hidden_size": 256,
     "intermediate_size": 688,
     "layers": 6,
@@ -138,10 +140,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--kinds", nargs="+", default=["fixed blocks", "documents"])
     options = parser.parse_args()
-    options.shape = {"preset": options.model} if options.model else {"preset": "llama-nano", **SHAPE}
-    warnings.filterwarnings("ignore", category=UserWarning)
+    set_up(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         bench = prepare(options, Path(name), device)
         shape = new_shape(bench.config("float32", masking=True).model, bench.tokenizer)  # type: ignore[arg-type]

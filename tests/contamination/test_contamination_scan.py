@@ -14,9 +14,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsugiki.artifacts.plain import Damage
 from tsugiki.artifacts.scores import SCHEMA, write_scores
 from tsugiki.cli import app
-from tsugiki.contamination.documents import Damage, iterate_texts
+from tsugiki.contamination.documents import iterate_texts
 from tsugiki.contamination.effect import effects
 from tsugiki.contamination.page import caveats, page, summary
 from tsugiki.contamination.scan import build_indexes, locate, scan

@@ -70,8 +70,8 @@ def memory_kept() -> Iterator[None]:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     library = ctypes.CDLL(None)
-    own = not any(name.startswith("MALLOC_") for name in os.environ)
-    if not own or not all(hasattr(library, name) for name in ("mallopt", "mallinfo2", "malloc_trim")):
+    is_set = any(name.startswith("MALLOC_") for name in os.environ)
+    if is_set or not all(hasattr(library, name) for name in ("mallopt", "mallinfo2", "malloc_trim")):
         yield
         return
     library.mallinfo2.restype = _Allocated
@@ -114,7 +114,7 @@ def _give_back_waste(library: ctypes.CDLL, leaving: threading.Event) -> None:
     while not leaving.wait(_LOOK_SECONDS):
         allocated = library.mallinfo2()
         most = max(most, allocated.uordblks + allocated.hblkhd)
-        if _anonymous_bytes() > max(_WASTE * most, _WASTE * after) + _SPARE_BYTES:
+        if _anonymous_bytes() > _WASTE * max(most, after) + _SPARE_BYTES:
             library.malloc_trim(0)
             after = _anonymous_bytes()
 

@@ -46,8 +46,9 @@ def contamination(
         json: Print everything as JSON.
     """
     from tsugiki.artifacts.files import write_text
+    from tsugiki.artifacts.plain import Damage
     from tsugiki.artifacts.scores import read_scores
-    from tsugiki.contamination.documents import Damage, iterate_texts
+    from tsugiki.contamination.documents import iterate_texts
     from tsugiki.contamination.effect import effects
     from tsugiki.contamination.page import page, summary
     from tsugiki.contamination.scan import build_indexes, scan

@@ -14,8 +14,6 @@ from tsugiki.artifacts.documents import iterate_documents, open_packed
 from tsugiki.artifacts.plain import LINE_BYTES, Damage
 from tsugiki.errors import InputError
 
-__all__ = ["Damage", "iterate_texts"]
-
 
 def iterate_texts(sources: Sequence[Path], damage: Damage) -> Iterator[tuple[str, str]]:
     """(id, text) of every document, in stored order.

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from tsugiki.contamination.documents import Damage
+from tsugiki.artifacts.plain import Damage
 from tsugiki.contamination.effect import Effect
 from tsugiki.contamination.scan import Found, Hit
 from tsugiki.report.text import visible

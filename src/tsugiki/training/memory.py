@@ -20,6 +20,11 @@ LOGIT_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
 0.5 to 16 Mi numbers for V = 6144, 1.3 to 2 times torch's own way); a GPU wants matrices with many rows."""
 
 
+def held_on_cpu(bytes_in_use: float) -> float:
+    """What a process on a CPU holds at the most in use, `PROCESS_BYTES` included in both."""
+    return PROCESS_BYTES + KEPT_MEMORY * (bytes_in_use - PROCESS_BYTES)
+
+
 def checkpoint_bytes(shape: DecoderConfig) -> float:
     """One checkpoint: weights and two moments in float32."""
     return 12.0 * shape.parameters

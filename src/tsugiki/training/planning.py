@@ -20,7 +20,7 @@ from tsugiki.models.config import DecoderConfig, preset, spike_no_more
 from tsugiki.training.devices import DEFAULT_ACCELERATOR, DEVICES, GIB, Device
 from tsugiki.training.fitting import fit_problems
 from tsugiki.training.layouts import busiest_bytes, planned_step_seconds
-from tsugiki.training.memory import KEPT_MEMORY, PROCESS_BYTES, checkpoint_bytes
+from tsugiki.training.memory import checkpoint_bytes, held_on_cpu
 from tsugiki.training.precision.recipes import float8_problems, is_float8, speed_against_bfloat16
 from tsugiki.training.trackers import missing
 
@@ -97,7 +97,7 @@ def forecast(config: Config, inputs: Forecasts) -> Forecast:
     rows = micro_batch_rows(config)
     memory_bytes = busiest_bytes(shape, config, rows)
     if name == "cpu" and memory_bytes is not None:
-        memory_bytes = PROCESS_BYTES + KEPT_MEMORY * (memory_bytes - PROCESS_BYTES)
+        memory_bytes = held_on_cpu(memory_bytes)
     problems += _memory_problems(config, name, device, memory_bytes)
     facts["model_config"] = shape.to_hf()
     counts: dict[str, float] = {
